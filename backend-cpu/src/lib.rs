@@ -1,0 +1,1 @@
+//! speckv's operations on CPUs, with SIMD chosen at run time

@@ -1,0 +1,1 @@
+//! speckv's operations on NVIDIA GPUs

@@ -1,0 +1,1 @@
+//! Fits a speckv profile to a model, in floating point, offline

@@ -1,0 +1,2 @@
+//! The `speckv` command.
+fn main() {}
