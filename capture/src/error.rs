@@ -1,0 +1,85 @@
+//! What can go wrong, told in one line that names the file, what was expected and what was found.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The result of everything in this crate that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Whose fault it was, and the numbers needed to put it right.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to read or write a file.
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that is damaged, incomplete or not what its place says it is.
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Expected and found, in words.
+        reason: String,
+    },
+    /// A valid model that this crate cannot run.
+    Unsupported {
+        /// What the model has.
+        found: String,
+        /// What would have been accepted.
+        supported: String,
+    },
+    /// A request that makes no sense for this model or cache: the caller's mistake.
+    Argument(String),
+    /// The tensor library failed; a defect of this crate or a lack of memory.
+    Compute(candle_core::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io { path, source } => write!(f, "{}: {source}", path.display()),
+            Error::Malformed { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Error::Unsupported { found, supported } => {
+                write!(f, "unsupported model: found {found}; supported: {supported}")
+            }
+            Error::Argument(reason) => f.write_str(reason),
+            Error::Compute(source) => write!(f, "tensor computation failed: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { source, .. } => Some(source),
+            Error::Compute(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(source: candle_core::Error) -> Self {
+        Error::Compute(source)
+    }
+}
+
+impl Error {
+    /// An I/O error at `path`.
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Error::Io { path: path.to_owned(), source }
+    }
+
+    /// A file at `path` that cannot be used because of `reason`.
+    pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> Self {
+        Error::Malformed { path: path.to_owned(), reason: reason.into() }
+    }
+
+    /// A model with `found` where only `supported` is handled.
+    pub(crate) fn unsupported(found: impl Into<String>, supported: impl Into<String>) -> Self {
+        Error::Unsupported { found: found.into(), supported: supported.into() }
+    }
+}

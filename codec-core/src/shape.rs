@@ -1,0 +1,142 @@
+//! Shapes: the distribution of a residual divided by its scale, as 65 integer knots (section 3 of the format).
+
+use crate::limits::{KNOTS, MAX_ESCAPE, SHAPE_HALF, Z_LIMIT};
+use crate::{Error, Result, Rule};
+
+/// Intervals of the inverse table that starts a decoder's search.
+const GUESSES: usize = 1024;
+
+/// A validated shape: half a cumulative distribution at 65 knots, and the frequency of the escape symbol.
+///
+/// An invalid one cannot be built, so the model needs no checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// `T`: starts at 0, never decreases, ends at 32768.
+    knots: [u16; KNOTS],
+    /// 1..=8192.
+    escape: u16,
+    /// `guess[c >> 6]` is near the `z` with `C(z) = c`. Derived; it can cost time but never change a bit.
+    guess: [i16; GUESSES + 1],
+}
+
+/// Knots of the normal distribution: `round(32768 * erf(z / sqrt 2))`.
+const GAUSSIAN: [u16; KNOTS] = [
+    0, 1633, 3260, 4874, 6469, 8039, 9579, 11084, 12548, 13967, 15336, 16654, 17916, 19120, 20265, 21348,
+    22370, 23331, 24229, 25067, 25844, 26563, 27226, 27834, 28390, 28896, 29355, 29769, 30143, 30477, 30776,
+    31042, 31277, 31667, 31967, 32193, 32361, 32484, 32573, 32636, 32680, 32710, 32730, 32744, 32753, 32759,
+    32762, 32765, 32766, 32768, 32768, 32768, 32768, 32768, 32768, 32768, 32768, 32768, 32768, 32768, 32768,
+    32768, 32768, 32768, 32768,
+];
+
+/// Per segment of equal steps, by `ilog2(|z| >> 11) + 1`: (log2 of the step, first knot, its `|z|`).
+/// The last row serves `|z| = 16384` alone, the last knot.
+const SEGMENTS: [(u32, usize, i32); 5] =
+    [(6, 0, 0), (7, 32, 2048), (9, 48, 4096), (10, 56, 8192), (10, 63, 15360)];
+
+/// `|z|` of a knot, 0..=16384.
+pub const fn knot_position(knot: usize) -> i32 {
+    match knot {
+        0..=31 => knot as i32 * 64,
+        32..=47 => 2048 + (knot as i32 - 32) * 128,
+        48..=55 => 4096 + (knot as i32 - 48) * 512,
+        _ => 8192 + (knot as i32 - 56) * 1024,
+    }
+}
+
+impl Shape {
+    /// Checks knots and escape frequency.
+    ///
+    /// # Errors
+    /// [`Rule::Knots`] if the knots do not start at 0, decrease, or do not end at 32768; [`Rule::Escape`] if the
+    /// frequency is not in 1..=8192.
+    pub fn new(knots: [u16; KNOTS], escape: u16) -> Result<Self> {
+        if knots[0] != 0 {
+            return Err(Error::Argument { rule: Rule::Knots, expected: 0, found: knots[0].into() });
+        }
+        for pair in knots.windows(2) {
+            if pair[1] < pair[0] {
+                return Err(Error::Argument {
+                    rule: Rule::Knots,
+                    expected: pair[0].into(),
+                    found: pair[1].into(),
+                });
+            }
+        }
+        if knots[KNOTS - 1] != SHAPE_HALF {
+            let found = knots[KNOTS - 1].into();
+            return Err(Error::Argument { rule: Rule::Knots, expected: SHAPE_HALF.into(), found });
+        }
+        if escape == 0 || escape > MAX_ESCAPE {
+            let expected = if escape == 0 { 1 } else { MAX_ESCAPE.into() };
+            return Err(Error::Argument { rule: Rule::Escape, expected, found: escape.into() });
+        }
+        let mut shape = Self { knots, escape, guess: [0; GUESSES + 1] };
+        shape.fill_guesses();
+        Ok(shape)
+    }
+
+    /// The normal distribution, for users without measured residuals. Escape frequency 16, one in 4096.
+    pub fn gaussian() -> Self {
+        let mut shape = Self { knots: GAUSSIAN, escape: 16, guess: [0; GUESSES + 1] };
+        shape.fill_guesses();
+        shape
+    }
+
+    /// The knots `T`.
+    pub fn knots(&self) -> &[u16; KNOTS] {
+        &self.knots
+    }
+
+    /// Frequency of the escape symbol, 1..=8192 of 65536.
+    #[inline(always)]
+    pub fn escape(&self) -> u16 {
+        self.escape
+    }
+
+    /// `T(|z|)` for `0 <= |z| <= 16384`: 0..=32768, non-decreasing.
+    #[inline(always)]
+    fn half(&self, magnitude: i32) -> i32 {
+        debug_assert!((0..=Z_LIMIT).contains(&magnitude));
+        let segment = (32 - (magnitude >> 11).leading_zeros()) as usize;
+        let (shift, first, start) = SEGMENTS[segment.min(4)];
+        let offset = magnitude - start;
+        let knot = (first + (offset >> shift) as usize).min(KNOTS - 2);
+        let (below, above) = (i32::from(self.knots[knot]), i32::from(self.knots[knot + 1]));
+        // At |z| = 16384 the last knot comes out as the end of the interval before it: offset 1024 of 1024.
+        let within = magnitude - start - (((knot - first) as i32) << shift);
+        below + (((above - below) * within) >> shift)
+    }
+
+    /// `C(z)`: 0..=65536, non-decreasing in `z` (-16384..=16384).
+    #[inline(always)]
+    pub fn cumulative(&self, z: i32) -> u32 {
+        let half = self.half(z.abs());
+        (i32::from(SHAPE_HALF) + if z >= 0 { half } else { -half }) as u32
+    }
+
+    /// A `z` near the one where `C(z) = c`, for `0 <= c <= 65536`.
+    #[inline(always)]
+    pub(crate) fn guess(&self, c: u32) -> i32 {
+        let at = (c >> 6) as usize;
+        let (below, above) =
+            (i32::from(self.guess[at.min(GUESSES)]), i32::from(self.guess[(at + 1).min(GUESSES)]));
+        below + (((above - below) * (c & 63) as i32) >> 6)
+    }
+
+    fn fill_guesses(&mut self) {
+        let mut knot = 0;
+        for at in 0..=GUESSES / 2 {
+            // The z with T(z) = target, by walking the knots.
+            let target = (at as i32) << 6;
+            while knot < KNOTS - 2 && i32::from(self.knots[knot + 1]) < target {
+                knot += 1;
+            }
+            let (below, above) = (i32::from(self.knots[knot]), i32::from(self.knots[knot + 1]));
+            let (from, to) = (knot_position(knot), knot_position(knot + 1));
+            let within = (target - below).clamp(0, above - below);
+            let z = if above > below { from + (to - from) * within / (above - below) } else { from };
+            self.guess[GUESSES / 2 + at] = z as i16;
+            self.guess[GUESSES / 2 - at] = -z as i16;
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What operations work on, as plain host data: integer matrices, quantised rows, weights.
+
+use alloc::vec::Vec;
+
+use crate::fixed::Scale;
+
+/// A row-major matrix of fixed-point values, `|v| <= LIMIT`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ints {
+    /// Number of rows (tokens).
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+    /// `rows * cols` values.
+    pub data: Vec<i32>,
+}
+
+impl Ints {
+    /// All zeros.
+    pub fn zeros(rows: usize, cols: usize) -> Ints {
+        Ints { rows, cols, data: alloc::vec![0; rows * cols] }
+    }
+
+    /// One row.
+    pub fn row(&self, t: usize) -> &[i32] {
+        &self.data[t * self.cols..(t + 1) * self.cols]
+    }
+}
+
+/// Base-256 digits of an operand: one (8 bits, `|q| <= 127`) or two (16 bits, `|q| <= 32639 = 127 * 256 + 127`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Digits {
+    /// One int8 digit.
+    One,
+    /// Two int8 digits: `q = 256 * high + low`, `low` in -128..=127.
+    Two,
+}
+
+impl Digits {
+    /// Largest quantised magnitude.
+    pub const fn levels(self) -> i32 {
+        match self {
+            Digits::One => 127,
+            Digits::Two => 32639,
+        }
+    }
+
+    /// Bits of magnitude: 7 or 15.
+    pub const fn bits(self) -> u32 {
+        match self {
+            Digits::One => 7,
+            Digits::Two => 15,
+        }
+    }
+
+    /// 1 or 2, as profiles store it.
+    pub const fn count(self) -> usize {
+        match self {
+            Digits::One => 1,
+            Digits::Two => 2,
+        }
+    }
+
+    /// The inverse of [`Digits::count`].
+    pub const fn from_count(n: usize) -> Option<Digits> {
+        match n {
+            1 => Some(Digits::One),
+            2 => Some(Digits::Two),
+            _ => None,
+        }
+    }
+}
+
+/// The right shift that brings an exact sum of `k` products of `a` and `w` digits into an `i32`:
+/// `k * 2^(bits a + bits w) >> shift < 2^31`.
+pub const fn product_shift(k: usize, a: Digits, w: Digits) -> u32 {
+    (k.next_power_of_two().ilog2() + a.bits() + w.bits()).saturating_sub(31)
+}
+
+/// Quantised rows: each row is `groups` groups of `group` values with one scale a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// Number of rows (tokens).
+    pub rows: usize,
+    /// Columns of a row.
+    pub cols: usize,
+    /// Columns that share one scale; divides `cols`.
+    pub group: usize,
+    /// Digits of every value.
+    pub digits: Digits,
+    /// Quantised values, `|q| <= digits.levels()`.
+    pub values: Vec<i16>,
+    /// One scale a (row, group): real value = q * scale.
+    pub scales: Vec<Scale>,
+}
+
+/// Weights `[out, inp]` with one scale per output, as a profile holds them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// Outputs.
+    pub out: usize,
+    /// Inputs.
+    pub inp: usize,
+    /// Digits of every weight.
+    pub digits: Digits,
+    /// `out * inp` values, row-major, `|w| <= digits.levels()`.
+    pub values: Vec<i16>,
+    /// One a output; includes the fixed-point exponent of the result.
+    pub scales: Vec<Scale>,
+    /// Added to the result, if present (in the result's fixed point).
+    pub bias: Option<Vec<i32>>,
+}
+
+/// Rotary phases of one model: `steps[i]` is the phase a position adds to pair `i` (2^64 is one turn). Pair `i` of a head is columns `i` and `i + head_dim/2`.
+pub type RotarySteps = Vec<u64>;

@@ -1,0 +1,246 @@
+//! The state of a draft over one run of tokens, and the steps that advance it: what `Draft` does, and what the builder does while it fits.
+
+use alloc::vec::Vec;
+
+use speckv_codec_core::Part;
+
+use super::net::{NetLayer, Rest};
+use crate::backend::{Attention, Backend, Truth, Quantise, Rotary, Silu, Store};
+use crate::data::{Digits, Ints};
+use crate::fixed::Scale;
+use crate::portable::coding::hadamard_gain;
+use crate::profile::{Description, LayerExponents, Net};
+
+/// log2(e), as a scale.
+const LOG2_E: Scale = Scale { m: 23637, e: -14 };
+
+/// A run's hidden state, the layer's predictions and innovations, and the keys and values of all layers so far.
+pub struct State<'a, B: Backend> {
+    about: &'a Description,
+    net: &'a Net,
+    steps: &'a [u64],
+    residual: Digits,
+    start: usize,
+    tokens: usize,
+    hidden: Option<B::Ints>,
+    rms: Vec<Scale>,
+    prediction: Option<B::Ints>,
+    innovation: [Option<B::Ints>; 2],
+    value: [Option<B::Ints>; 2],
+    powers: Option<[B::Ints; 2]>,
+    past: Vec<Option<[B::Rows; 2]>>,
+}
+
+fn digits(n: usize) -> Digits {
+    Digits::from_count(n).unwrap_or(Digits::One) // checked when the description was
+}
+
+impl<'a, B: Backend> State<'a, B> {
+    /// Empty, for network `index` of a profile.
+    pub fn new(about: &'a Description, index: usize, residual: Digits, steps: &'a [u64]) -> Self {
+        State {
+            about,
+            net: &about.nets[index],
+            steps,
+            residual,
+            start: 0,
+            tokens: 0,
+            hidden: None,
+            rms: Vec::new(),
+            prediction: None,
+            innovation: [None, None],
+            value: [None, None],
+            powers: None,
+            past: (0..about.layers).map(|_| None).collect(),
+        }
+    }
+
+    fn eps(&self) -> Scale {
+        Scale { m: self.net.eps.0, e: self.net.eps.1 }
+    }
+
+    fn exponents(&self, layer: usize) -> &'a LayerExponents {
+        &self.net.layers[layer]
+    }
+
+    fn width(&self) -> usize {
+        self.about.kv_heads * self.about.head_dim
+    }
+
+    fn rotary(&self, inverse: bool) -> Rotary<'a> {
+        Rotary { head_dim: self.about.head_dim, steps: self.steps, start: self.start as u64, inverse }
+    }
+
+    fn column(&self, part: Part, head: usize) -> usize {
+        part as usize * self.width() + head * self.about.head_dim
+    }
+
+    /// Starts a run at position `start` from the embedded tokens.
+    pub fn begin(&mut self, start: usize, hidden: B::Ints, tokens: usize) {
+        (self.start, self.tokens, self.hidden) = (start, tokens, Some(hidden));
+    }
+
+    /// The residual stream.
+    pub fn hidden(&self) -> &B::Ints {
+        self.hidden.as_ref().expect("a run has begun")
+    }
+
+    /// The layer's predictions so far, keys before RoPE, `[tokens, 2 * kv_heads * head_dim]`.
+    pub fn prediction(&self) -> &B::Ints {
+        self.prediction.as_ref().expect("a layer has begun")
+    }
+
+    /// The layer's innovations so far of a part, keys before RoPE.
+    pub fn innovation(&self, part: Part) -> &B::Ints {
+        self.innovation[part as usize].as_ref().expect("a layer has begun")
+    }
+
+    /// RMS of the residual stream at the layer's start, token by token.
+    pub fn rms(&self) -> &[Scale] {
+        &self.rms
+    }
+
+    /// Log-powers of predicted keys and values.
+    pub fn powers(&self) -> Option<[&B::Ints; 2]> {
+        self.powers.as_ref().map(|[k, v]| [k, v])
+    }
+
+    fn normed(&self, b: &B, d: usize) -> B::Rows {
+        let how = Quantise {
+            norm: Some(self.eps()),
+            ..Quantise::rows(self.net.hidden, digits(d), self.net.hidden_exponent)
+        };
+        b.quantise(self.hidden(), &how)
+    }
+
+    /// Predicts a layer's keys (before RoPE) and values from the residual stream.
+    pub fn begin_layer(&mut self, b: &B, layer: usize, weights: &NetLayer<B>) {
+        let w = self.width();
+        let zeros = |cols| b.upload(Ints::zeros(self.tokens, cols));
+        let mut kv = zeros(2 * w);
+        b.gemm(&self.normed(b, self.net.digits.kv), &weights.kv, None, Store::SET, &mut kv);
+        if let Some(norm) = &weights.key_norm {
+            b.head_norm(&mut kv, 0..w, self.exponents(layer).raw_key, self.eps(), norm);
+        }
+        let [fk, fv] = self.about.exponents[layer];
+        self.powers = Some([b.power(&kv, 0..w, fk), b.power(&kv, w..2 * w, fv)]);
+        self.innovation = [Some(zeros(w)), Some(zeros(w))];
+        self.value = [Some(zeros(w)), Some(zeros(w))];
+        self.rms = b.rms(self.hidden(), self.net.hidden_exponent, self.eps());
+        self.prediction = Some(kv);
+    }
+
+    /// The prediction of a plane, keys after RoPE.
+    pub fn predict(&self, b: &B, _layer: usize, part: Part, head: usize) -> B::Ints {
+        let at = self.column(part, head);
+        let columns = at..at + self.about.head_dim;
+        match part {
+            Part::Key => b.rope(self.prediction(), columns, &self.rotary(false)),
+            Part::Value => b.columns(self.prediction(), columns),
+        }
+    }
+
+    /// Learns a plane; returns its innovations (keys before RoPE) as digits, for [`State::regress`].
+    pub fn observe(&mut self, b: &B, layer: usize, part: Part, head: usize, seen: Truth<B::Ints>) -> B::Rows {
+        let hd = self.about.head_dim;
+        let innovation = match part {
+            Part::Key => b.rope(&seen.innovation, 0..hd, &self.rotary(true)),
+            Part::Value => seen.innovation,
+        };
+        for (all, one) in [(&mut self.innovation, &innovation), (&mut self.value, &seen.value)] {
+            b.add(all[part as usize].as_mut().expect("a layer has begun"), head * hd, one);
+        }
+        b.quantise(&innovation, &Quantise::rows(hd, self.residual, self.about.exponents[layer][part as usize]))
+    }
+
+    /// Corrects the predictions of all later planes of the layer by a plane's innovations.
+    pub fn regress(&mut self, b: &B, part: Part, head: usize, innovation: &B::Rows, matrix: &B::Matrix) {
+        let column = self.column(part, head) + self.about.head_dim;
+        let prediction = self.prediction.as_mut().expect("a layer has begun");
+        b.gemm(innovation, matrix, None, Store { column, add: true }, prediction);
+    }
+
+    /// Corrects the residual stream by all innovations of a part.
+    pub fn correct(&mut self, b: &B, layer: usize, part: Part, gain: &B::Matrix) {
+        let how = Quantise::rows(self.width(), self.residual, self.about.exponents[layer][part as usize]);
+        let rows = b.quantise(self.innovation(part), &how);
+        let hidden = self.hidden.as_mut().expect("a run has begun");
+        b.gemm(&rows, gain, Some(&self.rms), Store::ADD, hidden);
+    }
+
+    fn attention_rows(&self, b: &B, x: &B::Ints, exponent: i32, gain: Scale) -> B::Rows {
+        let hd = self.about.head_dim;
+        let how = Quantise {
+            group: hd,
+            hadamard: hd.trailing_zeros(),
+            digits: digits(self.net.digits.attention),
+            exponent,
+            norm: None,
+            gain,
+        };
+        b.quantise(x, &how)
+    }
+
+    fn remember(&mut self, b: &B, layer: usize, key: &B::Ints, value: &B::Ints) {
+        let [fk, fv] = self.about.exponents[layer];
+        let key = self.attention_rows(b, key, fk, Scale::ONE);
+        let value = self.attention_rows(b, value, fv, Scale::ONE);
+        match &mut self.past[layer] {
+            Some([k, v]) => {
+                b.append(k, key);
+                b.append(v, value);
+            }
+            empty => *empty = Some([key, value]),
+        }
+    }
+
+    /// Learns true keys and values of tokens before the run.
+    pub fn past(&mut self, b: &B, layer: usize, key: B::Ints, value: B::Ints) {
+        self.remember(b, layer, &key, &value);
+    }
+
+    /// Attention over the true keys and values, then the MLP: the residual stream of the next layer.
+    pub fn rest(&mut self, b: &B, layer: usize, w: &Rest<B>) {
+        let (net, hd, e) = (self.net, self.about.head_dim, *self.exponents(layer));
+        let wide = net.heads * hd;
+        let tokens = self.tokens;
+        let zeros = |cols| b.upload(Ints::zeros(tokens, cols));
+        let [key, value] = [self.value[0].take(), self.value[1].take()].map(|x| x.expect("a layer has begun"));
+
+        let mut query = zeros(wide);
+        b.gemm(&self.normed(b, net.digits.q), &w.q, None, Store::SET, &mut query);
+        if let Some(norm) = &w.query_norm {
+            b.head_norm(&mut query, 0..wide, e.raw_query, self.eps(), norm);
+        }
+        let query = b.rope(&query, 0..wide, &self.rotary(false));
+        // Scores in octaves: log2(e) / sqrt(head_dim), and 1 / block for the unnormalised Hadamard of query and key.
+        let log2_hd = hd.trailing_zeros();
+        let rsqrt = inverse_sqrt(hd);
+        let gain = LOG2_E.times(rsqrt).times(hadamard_gain(2 * log2_hd));
+        let query = self.attention_rows(b, &query, e.query, gain);
+        self.remember(b, layer, &key, &value);
+        let Some([keys, values]) = &self.past[layer] else { return };
+        let how = Attention {
+            heads: net.heads,
+            kv_heads: self.about.kv_heads,
+            head_dim: hd,
+            value_exponent: e.value_scale,
+            out_exponent: e.attention,
+        };
+        let mixed = b.attention(&query, keys, values, self.start, &how);
+        let rows = b.quantise(&mixed, &Quantise { hadamard: net.hadamard_o, ..Quantise::rows(wide, digits(net.digits.o), e.attention) });
+        let hidden = self.hidden.as_mut().expect("a run has begun");
+        b.gemm(&rows, &w.o, None, Store::ADD, hidden);
+
+        let mut gate_up = zeros(2 * net.ffn);
+        b.gemm(&self.normed(b, net.digits.gate_up), &w.gate_up, None, Store::SET, &mut gate_up);
+        let act = b.silu(&gate_up, Silu { gate: e.gate, up: e.up, out: e.act });
+        let rows = b.quantise(&act, &Quantise { hadamard: net.hadamard_down, ..Quantise::rows(net.ffn, digits(net.digits.down), e.act) });
+        b.gemm(&rows, &w.down, None, Store::ADD, self.hidden.as_mut().expect("a run has begun"));
+    }
+}
+
+/// `1 / sqrt(n)` as a scale.
+fn inverse_sqrt(n: usize) -> Scale {
+    Scale::new(crate::fixed::isqrt((1u64 << 60) / n as u64), -30)
+}

@@ -1,0 +1,225 @@
+//! The JSON description inside a profile (metadata key `speckv`).
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+use speckv_codec_core::{ElementFormat, Geometry};
+
+use crate::error::Error;
+
+/// Version of the profile layout that this crate reads and writes.
+pub const PROFILE_VERSION: u32 = 1;
+
+/// Kinds of predictor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Per-channel statistics only.
+    Static,
+    /// The draft network, closed loop.
+    Draft,
+}
+
+impl Kind {
+    /// The byte that streams carry.
+    pub const fn id(self) -> u8 {
+        match self {
+            Kind::Static => 0,
+            Kind::Draft => 2,
+        }
+    }
+
+    /// As people type it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Static => "static",
+            Kind::Draft => "draft",
+        }
+    }
+}
+
+/// Whether a mode was calibrated for 16-bit or for 8-bit caches: what the decoder knows of the truth differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// bf16 and f16 caches.
+    Fine,
+    /// e4m3 and e5m2 caches.
+    Coarse,
+}
+
+impl Precision {
+    /// The class of an element format.
+    pub const fn of(format: ElementFormat) -> Precision {
+        if format.width() == 8 { Precision::Coarse } else { Precision::Fine }
+    }
+}
+
+/// A calibrated way to predict: what a stream names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mode {
+    /// Which predictor.
+    pub kind: Kind,
+    /// Name of the precision, as the stream carries it (`w8a8+kv16`); empty for `static`.
+    pub precision: String,
+    /// Which caches it was calibrated for.
+    pub class: Precision,
+    /// Index of the network it runs, for `draft`.
+    pub net: Option<usize>,
+    /// Digits of residuals entering regressions and gains.
+    pub residual_digits: usize,
+}
+
+/// Digits of activations, matrix by matrix (those of weights follow from their tensors).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetDigits {
+    /// Into the K and V projections.
+    pub kv: usize,
+    /// Into the query projection.
+    pub q: usize,
+    /// Into the output projection.
+    pub o: usize,
+    /// Into gate and up.
+    pub gate_up: usize,
+    /// Into down.
+    pub down: usize,
+    /// Queries, keys and values in attention.
+    pub attention: usize,
+}
+
+/// Fraction bits within one layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerExponents {
+    /// Keys before QK-norm (without QK-norm equal to the key exponent).
+    pub raw_key: i32,
+    /// Queries before QK-norm.
+    pub raw_query: i32,
+    /// Queries.
+    pub query: i32,
+    /// Attention output.
+    pub attention: i32,
+    /// See [`crate::backend::Attention::value_exponent`].
+    pub value_scale: i32,
+    /// Gate.
+    pub gate: i32,
+    /// Up.
+    pub up: i32,
+    /// `silu(gate) * up`.
+    pub act: i32,
+}
+
+/// An integer draft network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Net {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Width of the MLP.
+    pub ffn: usize,
+    /// Rows of the embedding.
+    pub vocab: usize,
+    /// Fraction bits of the residual stream.
+    pub hidden_exponent: i32,
+    /// Epsilon of RMSNorm: mantissa, exponent.
+    pub eps: (i16, i16),
+    /// Whether queries and keys are normalised per head (Qwen3).
+    pub qk_norm: bool,
+    /// log2 of the Hadamard block across heads in front of the output projection.
+    pub hadamard_o: u32,
+    /// log2 of the Hadamard block in front of down.
+    pub hadamard_down: u32,
+    /// Digits of activations.
+    pub digits: NetDigits,
+    /// Fraction bits, layer by layer.
+    pub layers: Vec<LayerExponents>,
+}
+
+/// What a profile says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// [`PROFILE_VERSION`].
+    pub version: u32,
+    /// Name of the target, for messages.
+    pub target: String,
+    /// Layers of the target.
+    pub layers: usize,
+    /// K (and V) heads.
+    pub kv_heads: usize,
+    /// Columns of a head.
+    pub head_dim: usize,
+    /// Fraction bits of keys and of values, layer by layer.
+    pub exponents: Vec<[i32; 2]>,
+    /// Calibrated modes.
+    pub modes: Vec<Mode>,
+    /// Draft networks.
+    pub nets: Vec<Net>,
+    /// What it was fitted on and what it reached, for people.
+    pub fitted: serde_json::Value,
+}
+
+impl Description {
+    /// The geometry of caches it predicts.
+    pub fn geometry(&self) -> Geometry {
+        Geometry { layers: self.layers, kv_heads: self.kv_heads, head_dim: self.head_dim }
+    }
+
+    /// The mode for a predictor, precision name and element format; the error lists what there is.
+    pub fn mode(&self, kind: Kind, precision: &str, format: ElementFormat) -> Result<usize, Error> {
+        let class = Precision::of(format);
+        self.modes.iter().position(|m| m.kind == kind && m.class == class && m.precision == precision).ok_or_else(|| {
+            let have: Vec<String> = self
+                .modes
+                .iter()
+                .map(|m| alloc::format!("{} {}({})", m.kind.name(), m.precision, if m.class == Precision::Fine { "16-bit" } else { "8-bit" }))
+                .collect();
+            Error::Mismatch(alloc::format!(
+                "the profile has no predictor `{} {precision}` for {format:?} caches; it has: {}",
+                kind.name(),
+                have.join(", ")
+            ))
+        })
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let fail = |what: &str| Err(Error::Profile(alloc::format!("{what} out of range")));
+        if self.version != PROFILE_VERSION {
+            return Err(Error::Profile(alloc::format!("version {} (this reader knows {PROFILE_VERSION})", self.version)));
+        }
+        let power = |e: &i32| (-64..=64).contains(e);
+        if !(1..=4096).contains(&self.layers) || self.exponents.len() != self.layers {
+            return fail("number of layers");
+        }
+        if !(1..=4096).contains(&self.kv_heads) || !(2..=4096).contains(&self.head_dim) || self.head_dim % 2 != 0 {
+            return fail("geometry");
+        }
+        if !self.exponents.iter().flatten().all(power) || self.modes.len() > 64 || self.nets.len() > 16 {
+            return fail("exponents, modes or networks");
+        }
+        for net in &self.nets {
+            let e = |l: &LayerExponents| [l.raw_key, l.raw_query, l.query, l.attention, l.value_scale, l.gate, l.up, l.act];
+            let sizes = [net.hidden, net.heads, net.ffn, net.vocab].iter().all(|n| (1..=1 << 20).contains(n));
+            if !sizes || net.heads % self.kv_heads != 0 || net.hidden > 1 << 16 || net.layers.len() != self.layers {
+                return fail("network geometry");
+            }
+            if !net.layers.iter().flat_map(e).all(|v| power(&v)) || !power(&net.hidden_exponent) || !(0..=1 << 14).contains(&(net.eps.0 as i32 >> 1)) {
+                return fail("network exponents");
+            }
+            let o = (net.heads * self.head_dim).trailing_zeros();
+            if net.hadamard_o > o || net.hadamard_down > net.ffn.trailing_zeros() || net.hadamard_o.max(net.hadamard_down) > 20 {
+                return fail("Hadamard sizes");
+            }
+            let d = net.digits;
+            if [d.kv, d.q, d.o, d.gate_up, d.down, d.attention].iter().any(|d| !(1..=2).contains(d)) {
+                return fail("digits");
+            }
+        }
+        for mode in &self.modes {
+            if mode.net.is_some_and(|n| n >= self.nets.len()) || (mode.kind == Kind::Draft) != mode.net.is_some() || !(1..=2).contains(&mode.residual_digits) {
+                return fail("mode");
+            }
+        }
+        Ok(())
+    }
+}

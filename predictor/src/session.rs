@@ -1,0 +1,161 @@
+//! The lock-step: predict, code, observe, plane by plane, over a run of whole chunks.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use speckv_codec_core::{ChunkDecoder, ChunkEncoder, ElementFormat, Geometry, Part};
+
+use crate::backend::{Backend, Pricing};
+use crate::coding::CodingTables;
+use crate::error::Error;
+use crate::predict::{Energies, Predict, Units};
+
+/// Told after each layer: (run's first token, layer).
+pub type Progress<'a> = &'a mut dyn FnMut(usize, usize);
+
+/// What a session does with each plane.
+pub trait Planes {
+    /// Codes a plane against its prediction; returns its true codes, `[tokens, head_dim]`.
+    fn plane<B: Backend>(
+        &mut self,
+        b: &B,
+        at: (usize, Part, usize),
+        pricing: &Pricing,
+        mu: &B::Ints,
+        token: &B::Ints,
+    ) -> Result<Vec<u16>, Error>;
+}
+
+/// Encodes planes that `codes` supplies.
+pub struct Encode<'a, F> {
+    /// Chunks as ranges of the run's rows.
+    pub chunks: &'a [Range<usize>],
+    /// One encoder a chunk.
+    pub encoders: &'a mut [ChunkEncoder],
+    /// The codes of a plane over the run.
+    pub codes: F,
+}
+
+impl<F: FnMut(usize, Part, usize) -> Vec<u16>> Planes for Encode<'_, F> {
+    fn plane<B: Backend>(
+        &mut self,
+        b: &B,
+        (layer, part, head): (usize, Part, usize),
+        pricing: &Pricing,
+        mu: &B::Ints,
+        token: &B::Ints,
+    ) -> Result<Vec<u16>, Error> {
+        let codes = (self.codes)(layer, part, head);
+        b.encode_plane(pricing, mu, token, &codes, self.chunks, self.encoders)?;
+        Ok(codes)
+    }
+}
+
+/// Decodes planes and hands them to `sink`.
+pub struct Decode<'a, 'b, F> {
+    /// Chunks as ranges of the run's rows.
+    pub chunks: &'a [Range<usize>],
+    /// One decoder a chunk.
+    pub decoders: &'a mut [ChunkDecoder<'b>],
+    /// Takes the codes of a plane over the run.
+    pub sink: F,
+}
+
+impl<F: FnMut(usize, Part, usize, &[u16])> Planes for Decode<'_, '_, F> {
+    fn plane<B: Backend>(
+        &mut self,
+        b: &B,
+        (layer, part, head): (usize, Part, usize),
+        pricing: &Pricing,
+        mu: &B::Ints,
+        token: &B::Ints,
+    ) -> Result<Vec<u16>, Error> {
+        let codes = b.decode_plane(pricing, mu, token, self.chunks, self.decoders)?;
+        (self.sink)(layer, part, head, &codes);
+        Ok(codes)
+    }
+}
+
+/// A cache being coded from its first token on: runs of whole chunks, in order.
+pub struct Session<'a, B: Backend> {
+    backend: &'a B,
+    predictor: Box<dyn Predict<B> + 'a>,
+    tables: &'a CodingTables,
+    exponents: &'a [[i32; 2]],
+    geometry: Geometry,
+    format: ElementFormat,
+    units: Units,
+    position: usize,
+}
+
+impl<'a, B: Backend> Session<'a, B> {
+    /// At position 0.
+    pub fn new(
+        backend: &'a B,
+        predictor: Box<dyn Predict<B> + 'a>,
+        tables: &'a CodingTables,
+        exponents: &'a [[i32; 2]],
+        geometry: Geometry,
+        format: ElementFormat,
+        units: Units,
+    ) -> Self {
+        Session { backend, predictor, tables, exponents, geometry, format, units, position: 0 }
+    }
+
+    /// Tokens known so far.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Learns `tokens` tokens that precede the first run, from their true codes.
+    pub fn skip(&mut self, tokens: usize, mut codes: impl FnMut(usize, Part, usize) -> Vec<u16>) {
+        let (b, hd) = (self.backend, self.geometry.head_dim);
+        for layer in 0..self.geometry.layers {
+            let [key, value] = [Part::Key, Part::Value].map(|part| {
+                let mut all = b.upload(crate::data::Ints::zeros(tokens, self.geometry.kv_heads * hd));
+                for head in 0..self.geometry.kv_heads {
+                    let unit = self.units.get(layer, part, head);
+                    let x = b.values(&codes(layer, part, head), hd, self.format, unit, self.exponents[layer][part as usize]);
+                    b.add(&mut all, head * hd, &x);
+                }
+                all
+            });
+            self.predictor.past(b, layer, key, value);
+        }
+        self.position += tokens;
+    }
+
+    /// Codes the next `tokens` tokens.
+    pub fn run(&mut self, tokens: usize, ids: &[u32], planes: &mut impl Planes, progress: Progress) -> Result<(), Error> {
+        let b = self.backend;
+        self.predictor.begin(b, self.position, tokens, ids)?;
+        let mut energies = Energies::<B>::default();
+        for layer in 0..self.geometry.layers {
+            self.predictor.begin_layer(b, layer)?;
+            for part in [Part::Key, Part::Value] {
+                for head in 0..self.geometry.kv_heads {
+                    let pricing = Pricing {
+                        format: self.format,
+                        unit: self.units.get(layer, part, head),
+                        exponent: self.exponents[layer][part as usize],
+                        channel: self.tables.channel(layer, part, head),
+                        shape: self.tables.shape(layer, part),
+                    };
+                    let weights = self.tables.token(layer, part, head);
+                    let token = energies.scale(b, tokens, part, self.predictor.powers(), weights);
+                    let mu = self.predictor.predict(b, layer, part, head);
+                    let codes = planes.plane(b, (layer, part, head), &pricing, &mu, &token)?;
+                    let seen = b.observe(&pricing, &mu, &token, &codes);
+                    energies.push(part, seen.energy);
+                    self.predictor.observe(b, layer, part, head, seen.truth);
+                }
+            }
+            self.predictor.end_layer(b, layer)?;
+            energies.end_layer();
+            progress(self.position, layer);
+        }
+        self.position += tokens;
+        Ok(())
+    }
+}
