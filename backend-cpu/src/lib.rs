@@ -1,1 +1,210 @@
-//! speckv's operations on CPUs, with SIMD chosen at run time
+//! speckv's integer operations on CPUs, with the widest instructions that the machine at hand has, on all threads of rayon's current pool.
+//!
+//! [`CpuBackend`] implements [`Backend`] and answers every operation bit for bit as
+//! [`Portable`], the definition, whatever the path and the number of threads.
+//!
+//! ```
+//! use speckv_backend_cpu::{CpuBackend, Path};
+//! use speckv_predictor::Backend;
+//!
+//! let cpu = CpuBackend::best();
+//! assert!(cpu.name().starts_with("cpu/"));
+//! assert_eq!(CpuBackend::forced(Path::Scalar).unwrap().name(), "cpu/scalar");
+//! ```
+
+mod attention;
+mod coding;
+mod gemm;
+mod path;
+mod rows;
+mod scalar;
+mod vector;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+use std::ops::Range;
+
+use speckv_predictor::backend::{Attention, Backend, Observed, Pricing, Quantise, Rotary, Silu, Store, Unit};
+use speckv_predictor::core::{Chunk, ChunkDecoder, ChunkEncoder, ElementFormat};
+use speckv_predictor::data::{Ints, Rows, Weights};
+use speckv_predictor::fixed::Scale;
+use speckv_predictor::portable::Portable;
+
+pub use gemm::Matrix;
+use path::Isa;
+pub use path::{Error, Path, VARIABLE};
+use scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+use x86_64::avx512vnni::{Narrow, Wide};
+
+/// The operations on this machine's CPU. A value is the proof that its path can run here.
+#[derive(Clone, Debug)]
+pub struct CpuBackend {
+    isa: Isa,
+    name: String,
+    portable: Portable,
+}
+
+/// Runs `$call` with `$kernel` bound to the path's kernel for int8 products.
+macro_rules! dispatch {
+    ($isa:expr, |$kernel:ident| $call:expr) => {
+        dispatch!($isa, |$kernel, _wide| $call)
+    };
+    // And `$wide` to its kernel for 16-bit left operands.
+    ($isa:expr, |$kernel:ident, $wide:ident| $call:expr) => {
+        match $isa {
+            Isa::Scalar => {
+                let ($kernel, $wide) = (Scalar, Scalar);
+                $call
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(proof) => {
+                let ($kernel, $wide) = (proof, proof);
+                $call
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(proof) => {
+                let ($kernel, $wide) = (Narrow(proof), Wide(proof));
+                $call
+            }
+        }
+    };
+}
+
+impl CpuBackend {
+    /// The fastest path that this CPU can run.
+    pub fn best() -> CpuBackend {
+        let best = Path::ALL.into_iter().rfind(|p| p.is_available()).unwrap_or(Path::Scalar);
+        CpuBackend::forced(best).expect("an available path")
+    }
+
+    /// The named path, or what this CPU lacks for it.
+    pub fn forced(path: Path) -> Result<CpuBackend, Error> {
+        Ok(CpuBackend { isa: Isa::new(path)?, name: format!("cpu/{path}"), portable: Portable::new() })
+    }
+
+    /// The path that the environment variable [`VARIABLE`] names; [`CpuBackend::best`] if it is not set.
+    pub fn from_env() -> Result<CpuBackend, Error> {
+        path::from_env()?.map_or_else(|| Ok(CpuBackend::best()), CpuBackend::forced)
+    }
+
+    /// The path that answers.
+    pub fn path(&self) -> Path {
+        self.isa.path()
+    }
+}
+
+impl Backend for CpuBackend {
+    type Ints = Ints;
+    type Rows = Rows;
+    type Matrix = Matrix;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn load(&self, weights: Weights) -> Result<Matrix, speckv_predictor::Error> {
+        dispatch!(self.isa, |kernel| gemm::load(kernel, weights))
+    }
+
+    fn upload(&self, x: Ints) -> Ints {
+        x
+    }
+
+    fn download(&self, x: &Ints) -> Ints {
+        x.clone()
+    }
+
+    fn quantise(&self, x: &Ints, how: &Quantise) -> Rows {
+        dispatch!(self.isa, |kernel| rows::quantise(kernel, x, how))
+    }
+
+    fn rms(&self, x: &Ints, exponent: i32, eps: Scale) -> Vec<Scale> {
+        dispatch!(self.isa, |kernel| rows::rms(kernel, x, exponent, eps))
+    }
+
+    fn gemm(&self, a: &Rows, w: &Matrix, factor: Option<&[Scale]>, store: Store, out: &mut Ints) {
+        dispatch!(self.isa, |kernel| gemm::run(kernel, a, w, factor, store, out))
+    }
+
+    fn head_norm(
+        &self,
+        x: &mut Ints,
+        columns: Range<usize>,
+        exponent: i32,
+        eps: Scale,
+        weight: &[(i16, i16)],
+    ) {
+        rows::head_norm(x, columns, exponent, eps, weight);
+    }
+
+    fn rope(&self, x: &Ints, columns: Range<usize>, rotary: &Rotary) -> Ints {
+        rows::rope(&self.portable, x, columns, rotary)
+    }
+
+    fn columns(&self, x: &Ints, columns: Range<usize>) -> Ints {
+        rows::columns(x, columns)
+    }
+
+    fn add(&self, x: &mut Ints, column: usize, y: &Ints) {
+        rows::add(x, column, y);
+    }
+
+    fn silu(&self, gate_up: &Ints, how: Silu) -> Ints {
+        dispatch!(self.isa, |kernel| rows::silu(kernel, &self.portable, gate_up, how))
+    }
+
+    fn append(&self, rows: &mut Rows, more: Rows) {
+        self.portable.append(rows, more);
+    }
+
+    fn attention(&self, query: &Rows, keys: &Rows, values: &Rows, start: usize, how: &Attention) -> Ints {
+        let tables = self.portable.tables();
+        dispatch!(self.isa, |narrow, wide| attention::run(
+            narrow, wide, query, keys, values, start, how, tables
+        ))
+    }
+
+    fn power(&self, x: &Ints, columns: Range<usize>, exponent: i32) -> Ints {
+        rows::power(&self.portable, x, columns, exponent)
+    }
+
+    fn token_scale(&self, rows: usize, features: &[(&Ints, i32)], bias: i64) -> Ints {
+        rows::token_scale(rows, features, bias)
+    }
+
+    fn encode_plane(
+        &self,
+        pricing: &Pricing,
+        mu: &Ints,
+        token: &Ints,
+        codes: &[u16],
+        chunks: &[Range<usize>],
+        encoders: &mut [ChunkEncoder],
+    ) -> Result<(), speckv_predictor::Error> {
+        coding::encode(self.portable.tables(), pricing, mu, token, codes, chunks, encoders)
+    }
+
+    fn decode_plane(
+        &self,
+        pricing: &Pricing,
+        mu: &Ints,
+        token: &Ints,
+        chunks: &[Range<usize>],
+        decoders: &mut [ChunkDecoder<'_>],
+    ) -> Result<Vec<u16>, speckv_predictor::Error> {
+        coding::decode(self.portable.tables(), pricing, mu, token, chunks, decoders)
+    }
+
+    fn finish_chunks(&self, encoders: Vec<ChunkEncoder>) -> Result<Vec<Chunk>, speckv_predictor::Error> {
+        coding::finish(encoders)
+    }
+
+    fn observe(&self, pricing: &Pricing, mu: &Ints, token: &Ints, codes: &[u16]) -> Observed<Ints> {
+        rows::observe(&self.portable, pricing, mu, token, codes)
+    }
+
+    fn values(&self, codes: &[u16], cols: usize, format: ElementFormat, unit: Unit, exponent: i32) -> Ints {
+        rows::values(codes, cols, format, unit, exponent)
+    }
+}

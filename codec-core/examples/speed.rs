@@ -23,7 +23,7 @@ fn main() {
         let models: Vec<PlaneModel<'_>> = planes.iter().map(|plane| plane.model(&shape)).collect();
         let mut best = [f64::INFINITY; 3];
         let mut size = 0;
-        for _ in 0..5 {
+        for _ in 0..20 {
             let start = Instant::now();
             let priced: Vec<_> = models
                 .iter()

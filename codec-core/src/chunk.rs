@@ -96,7 +96,9 @@ impl ChunkEncoder {
     }
 
     fn push(&mut self, symbols: Vec<Symbol>, codes: &[u16]) -> Result<()> {
-        check_count(self.planes_expected, self.planes.len() + 1)?;
+        if self.planes.len() >= self.planes_expected {
+            return Err(plane_count(self.planes_expected, self.planes.len() + 1));
+        }
         let expected = self.planes.first().map_or(codes.len().max(1), |plane| plane.codes.len());
         check_size(expected, codes.len())?;
         if let Some(ids) = &self.token_ids
@@ -117,9 +119,8 @@ impl ChunkEncoder {
     /// # Errors
     /// [`Rule::PlaneCount`] if planes are missing.
     pub fn finish(mut self) -> Result<Chunk> {
-        if self.planes.len() != self.planes_expected || self.planes.is_empty() {
-            check_count(self.planes.len(), self.planes_expected.max(1))?;
-            return Err(plane_count(self.planes_expected, self.planes.len()));
+        if self.planes.is_empty() || self.planes.len() != self.planes_expected {
+            return Err(plane_count(self.planes_expected.max(1), self.planes.len()));
         }
         let scalars = self.planes.iter().map(|plane| plane.codes.len() as u64).sum();
         let (mut states, mut words) = self.encode();
@@ -190,7 +191,9 @@ impl<'a> ChunkDecoder<'a> {
         ids_present: bool,
         payload: &'a [u8],
     ) -> Result<Self> {
-        check_count(planes, 1)?;
+        if planes == 0 {
+            return Err(plane_count(1, 0));
+        }
         if tokens == 0 {
             return Err(Error::Argument { rule: Rule::Tokens, expected: 1, found: 0 });
         }
@@ -323,11 +326,6 @@ fn shift(error: Error, by: u64) -> Error {
 
 fn plane_count(expected: usize, found: usize) -> Error {
     Error::Argument { rule: Rule::PlaneCount, expected: expected as i64, found: found as i64 }
-}
-
-/// `found` may be at most `expected`.
-fn check_count(expected: usize, found: usize) -> Result<()> {
-    if found > expected { Err(plane_count(expected, found)) } else { Ok(()) }
 }
 
 fn check_size(expected: usize, found: usize) -> Result<()> {

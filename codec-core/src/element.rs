@@ -110,27 +110,31 @@ impl ElementFormat {
     /// `magnitude` is `0..=magnitudes`, `exponent` `-120..=120`. Non-decreasing in `magnitude`.
     #[inline(always)]
     pub const fn mid(self, magnitude: i32, exponent: i32) -> i32 {
-        if magnitude <= 0 {
-            return 0;
-        }
-        if magnitude >= self.magnitudes() {
-            return FIXED_LIMIT - 1;
-        }
+        if magnitude >= self.magnitudes() { FIXED_LIMIT - 1 } else { self.mid_within(magnitude, exponent) }
+    }
+
+    /// `mid` of a magnitude below `magnitudes` (for that one itself: below 2^30, not exact).
+    #[inline(always)]
+    const fn mid_within(self, magnitude: i32, exponent: i32) -> i32 {
         let mb = self.mantissa_bits();
         let e = magnitude >> mb;
         let f = magnitude & ((1 << mb) - 1);
         let significand = if e == 0 { f } else { f + (1 << mb) };
         // Below the first code of a binade codes are twice as dense, except below the first normal.
         let quarters = 4 * significand - if f == 0 && e >= 2 { 1 } else { 2 };
+        let quarters = if quarters < 0 { 0 } else { quarters as u64 };
         let shift = (if e > 1 { e } else { 1 }) - self.bias() - mb as i32 - 2 + exponent;
-        if shift < 0 {
-            // quarters < 2^13, so any shift above 31 gives what 31 gives.
-            quarters >> if shift < -31 { 31 } else { -shift }
+        // 2 <= quarters < 2^13 (0 for magnitude 0): shifts beyond 31 either way give what 31 gives, 0 or the limit, and the
+        // product stays below 2^44.
+        let shift = if shift > 31 {
+            31
+        } else if shift < -31 {
+            -31
         } else {
-            // 2 <= quarters < 2^13: shifts of 31 and more saturate, and 31 cannot overflow 64 bits.
-            let wide = (quarters as i64) << if shift > 31 { 31 } else { shift };
-            if wide >= FIXED_LIMIT as i64 { FIXED_LIMIT - 1 } else { wide as i32 }
-        }
+            shift
+        };
+        let wide = (quarters << 31) >> (31 - shift);
+        if wide >= FIXED_LIMIT as u64 { FIXED_LIMIT - 1 } else { wide as i32 }
     }
 
     /// Lower edge of a rank in units of `2^-exponent`: the lower limit of the reals that round to it.
@@ -138,6 +142,14 @@ impl ElementFormat {
     /// `rank` is `-magnitudes..=magnitudes`, where the last means the upper edge of the largest rank.
     pub const fn edge(self, rank: i32, exponent: i32) -> i32 {
         if rank >= 0 { self.mid(rank, exponent) } else { -self.mid(-rank, exponent) }
+    }
+
+    /// [`edge`](Self::edge) of a rank that is no end of all ranks, `-magnitudes < rank < magnitudes`.
+    #[inline(always)]
+    pub(crate) const fn edge_within(self, rank: i32, exponent: i32) -> i32 {
+        let sign = rank >> 31;
+        let mid = self.mid_within((rank ^ sign) - sign, exponent);
+        (mid ^ sign) - sign
     }
 
     /// `mag(value)`: the largest magnitude whose value is at most `value` units, for `0 <= value < 2^30`.

@@ -1,7 +1,7 @@
 //! Cells: runs of neighbouring codes that share one symbol (section 2 of the format).
 
 use crate::ElementFormat;
-use crate::limits::{SCALES, SCALES_PER_OCTAVE, ZONE_BINADES};
+use crate::limits::{SCALES, ZONE_BINADES, scale_octave};
 
 /// The cells of one element format at one plane exponent and one scale index.
 ///
@@ -38,7 +38,7 @@ impl Grid {
     pub const fn new(format: ElementFormat, exponent: i32, q: i32) -> Self {
         debug_assert!(0 <= q && q < SCALES);
         let finest = 1 - format.mantissa_bits() as i32;
-        let eb = q / SCALES_PER_OCTAVE - 2 - exponent + format.bias();
+        let eb = scale_octave(q) - 2 - exponent + format.bias();
         let eb = if eb < finest { finest } else { eb };
         let ez = if eb >= ZONE_BINADES { eb - ZONE_BINADES + 1 } else { 0 };
         let z = (ez > 0) as i32;
@@ -99,46 +99,43 @@ impl Grid {
         if first > self.format.magnitudes() { self.format.magnitudes() } else { first }
     }
 
-    /// `k` of a magnitude outside the zone: log2 of the number of codes in its cell.
+    /// Number and cell of a rank.
     #[inline(always)]
-    const fn low_bits(&self, m: i32) -> u32 {
-        let mb = self.format.mantissa_bits() as i32;
-        let e = m >> mb;
-        let k = mb - ((if e > 1 { e } else { 1 }) - self.eb);
-        if k < 0 {
-            0
-        } else if k > mb {
-            mb as u32
-        } else {
-            k as u32
-        }
+    pub const fn cell_of(&self, rank: i32) -> (i32, Cell) {
+        // The sign as a mask: `m ^ -1` is `-1 - m`.
+        let sign = rank >> 31;
+        let m = rank ^ sign;
+        (self.number_of_magnitude(m) ^ sign, self.cell_of_magnitude(m, sign))
     }
 
     /// The cell with this number, which must be the number of some rank.
     #[inline(always)]
     pub const fn cell(&self, number: i32) -> Cell {
-        let side = if number >= 0 { number } else { -1 - number };
-        if side == 0 && self.ez > 0 {
-            let end = self.zone_end();
-            let ranks = if end > self.format.magnitudes() { self.format.magnitudes() } else { end };
-            let first_rank = if number >= 0 { 0 } else { -ranks };
-            return Cell { first_rank, ranks, raw_bits: self.format.width() - 1, zone: true };
-        }
-        let first = self.first_magnitude(side);
-        let raw_bits = self.low_bits(first);
-        let ranks = 1 << raw_bits;
-        let first_rank = if number >= 0 { first } else { -first - ranks };
-        Cell { first_rank, ranks, raw_bits, zone: false }
+        let sign = number >> 31;
+        self.cell_of_magnitude(self.first_magnitude(number ^ sign), sign)
     }
 
-    /// Lower edge of a cell in units, where the cell below exists too (elsewhere the window's end decides).
+    /// The cell of a magnitude, or its mirror where `sign` is -1.
     #[inline(always)]
-    pub const fn lower_edge(&self, number: i32, exponent: i32) -> i32 {
-        if number >= 0 {
-            self.format.mid(self.first_magnitude(number), exponent)
-        } else {
-            // The lowest rank of cell -n is -first(n), where first(n) starts the mirror's successor.
-            -self.format.mid(self.first_magnitude(-number), exponent)
+    const fn cell_of_magnitude(&self, m: i32, sign: i32) -> Cell {
+        let mb = self.format.mantissa_bits() as i32;
+        let e = m >> mb;
+        if e < self.ez {
+            let end = self.zone_end();
+            let ranks = if end > self.format.magnitudes() { self.format.magnitudes() } else { end };
+            return Cell { first_rank: -ranks & sign, ranks, raw_bits: self.format.width() - 1, zone: true };
         }
+        let k = mb - ((if e > 1 { e } else { 1 }) - self.eb);
+        let k = if k < 0 {
+            0
+        } else if k > mb {
+            mb
+        } else {
+            k
+        };
+        let (first, ranks) = (m >> k << k, 1 << k);
+        // Ranks first..first+ranks, or their mirror images -first-ranks..-first.
+        let first_rank = if sign < 0 { -first - ranks } else { first };
+        Cell { first_rank, ranks, raw_bits: k as u32, zone: false }
     }
 }

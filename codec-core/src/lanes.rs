@@ -180,7 +180,7 @@ impl<'a> Lanes<'a> {
 
     /// Consumes the interval that holds the lane's slot. `1 <= freq`, `start <= slot < start + freq`.
     #[inline(always)]
-    pub(crate) fn advance(&mut self, lane: usize, start: u32, freq: u32) {
+    pub fn advance(&mut self, lane: usize, start: u32, freq: u32) {
         let x = self.states[lane];
         // freq <= 65535 and x >> 16 <= 65535: below 2^32; at least freq * 1 >= 1.
         let x = freq * (x >> 16) + (x & 0xFFFF) - start;
@@ -189,7 +189,7 @@ impl<'a> Lanes<'a> {
 
     /// Takes `bits` (1..=16) raw bits from a lane.
     #[inline(always)]
-    pub(crate) fn take_raw(&mut self, lane: usize, bits: u32) -> u32 {
+    pub fn take_raw(&mut self, lane: usize, bits: u32) -> u32 {
         let x = self.states[lane];
         let raw = x & ((1 << bits) - 1);
         let x = x >> bits;

@@ -73,7 +73,20 @@ pub const INV: [i32; 16] = [
     17109,
 ];
 
+/// Whole octaves of a scale index: `q >> 4`, 0..=29.
+#[inline(always)]
+pub const fn scale_octave(q: i32) -> i32 {
+    q >> SCALES_PER_OCTAVE.ilog2()
+}
+
+/// Index of a scale index within its octave: `q & 15`.
+#[inline(always)]
+pub const fn scale_fraction(q: i32) -> usize {
+    (q & (SCALES_PER_OCTAVE - 1)) as usize
+}
+
 const _: () = {
+    assert!(SCALES_PER_OCTAVE.count_ones() == 1 && SCALES_PER_OCTAVE as usize == MANT.len());
     assert!(MAGIC.len() + 2 + 4 + 3 * 2 + 4 + 8 + 8 + 32 == FIXED_HEADER);
     assert!(STATE_LOW == 1 << PROBABILITY_BITS);
     assert!(Z_LIMIT == 16384);

@@ -4,7 +4,9 @@
 use crate::element::ElementFormat;
 use crate::grid::{Cell, Grid};
 use crate::lanes::Symbol;
-use crate::limits::{FIXED_LIMIT, INV, MANT, MAX_WINDOW_CELLS, SCALES, SCALES_PER_OCTAVE, Z_LIMIT};
+use crate::limits::{
+    FIXED_LIMIT, INV, MANT, MAX_WINDOW_CELLS, SCALES, UNITS_PER_SCALE, Z_LIMIT, scale_fraction, scale_octave,
+};
 use crate::shape::Shape;
 
 /// The model of one scalar.
@@ -30,6 +32,8 @@ pub struct ScalarModel<'a> {
 pub struct Found {
     /// The cell's number; `None` for the escape.
     pub number: Option<i32>,
+    /// The cell; for the escape all zeros but the raw bits.
+    pub cell: Cell,
     /// Start of the interval that holds the slot.
     pub start: u32,
     /// Width of that interval, 1..=65535.
@@ -39,7 +43,7 @@ pub struct Found {
 /// `R`: the reach of the window of a scale index (0..=479) in units, at least 16.
 #[inline(always)]
 pub const fn reach(q: i32) -> i32 {
-    let wide = (MANT[(q % SCALES_PER_OCTAVE) as usize] as u64) << (q / SCALES_PER_OCTAVE + 4) >> 15;
+    let wide = (MANT[scale_fraction(q)] as u64) << (scale_octave(q) + 4) >> 15;
     if wide >= FIXED_LIMIT as u64 { FIXED_LIMIT - 1 } else { wide as i32 }
 }
 
@@ -48,26 +52,18 @@ pub const fn reach(q: i32) -> i32 {
 /// `edge` and `mu` are below 2^30 in magnitude, so their difference fits 32 bits.
 #[inline(always)]
 pub const fn normalise(edge: i32, mu: i32, q: i32) -> i32 {
-    let octave = q / SCALES_PER_OCTAVE;
-    let distance = (edge - mu) as i64;
-    let limit = 1i64 << (octave + 5);
-    let clamped = if distance > limit {
+    // |edge - mu| < 2^31: within 2^41 before the shift and 2^57 after the product. Clamping first to 2^(octave + 5) would
+    // change no result and keep all but the shift within 32 bits.
+    let t = ((edge - mu) as i64 * UNITS_PER_SCALE as i64) >> scale_octave(q);
+    let z = (t * INV[scale_fraction(q)] as i64) >> 15;
+    let limit = Z_LIMIT as i64;
+    (if z > limit {
         limit
-    } else if distance < -limit {
+    } else if z < -limit {
         -limit
     } else {
-        distance
-    };
-    // |clamped| <= 2^(octave+5): within 2^45 before the shift, 2^15 after it.
-    let t = ((clamped * 1024) >> octave) as i32;
-    let z = (t * INV[(q % SCALES_PER_OCTAVE) as usize]) >> 15;
-    if z > Z_LIMIT {
-        Z_LIMIT
-    } else if z < -Z_LIMIT {
-        -Z_LIMIT
-    } else {
         z
-    }
+    }) as i32
 }
 
 impl<'a> ScalarModel<'a> {
@@ -101,32 +97,56 @@ impl<'a> ScalarModel<'a> {
     #[inline(always)]
     pub fn lower(&self, number: i32) -> u32 {
         debug_assert!((self.lo..=self.hi + 1).contains(&number));
-        let index = (number - self.lo) as u32;
-        if number == self.lo {
-            return 0;
-        }
-        if number > self.hi {
-            return self.spread + index;
-        }
-        let edge = self.grid.lower_edge(number, self.exponent);
+        if number > self.hi { self.upper_end() } else { self.start(number, &self.grid.cell(number)) }
+    }
+
+    /// `65536 - escape`.
+    #[inline(always)]
+    fn upper_end(&self) -> u32 {
+        65536 - u32::from(self.shape.escape())
+    }
+
+    /// The cumulative at the lower edge of a rank that starts the cell `index` cells above the window's first.
+    #[inline(always)]
+    fn at(&self, rank: i32, index: i32) -> u32 {
+        let edge = self.format.edge_within(rank, self.exponent);
         let c = self.shape.cumulative(normalise(edge, self.mu, self.q));
-        // c <= 2^16 and spread < 2^16.
-        (((u64::from(c) * u64::from(self.spread)) >> 16) as u32) + index
+        // c <= 2^16 and spread < 2^16: within 32 bits.
+        ((u64::from(c) * u64::from(self.spread)) >> 16) as u32 + index as u32
+    }
+
+    /// Start of a cell's interval.
+    #[inline(always)]
+    fn start(&self, number: i32, cell: &Cell) -> u32 {
+        if number == self.lo { 0 } else { self.at(cell.first_rank, number - self.lo) }
+    }
+
+    /// End of a cell's interval.
+    #[inline(always)]
+    fn end(&self, number: i32, cell: &Cell) -> u32 {
+        if number == self.hi {
+            self.upper_end()
+        } else {
+            self.at(cell.first_rank + cell.ranks, number + 1 - self.lo)
+        }
     }
 
     /// The coded symbol of a code (which must fit the format).
     #[inline(always)]
     pub fn symbol(&self, code: u16) -> Symbol {
         let rank = self.format.rank(code);
-        let number = self.grid.number(rank);
+        let (number, cell) = self.grid.cell_of(rank);
         if number < self.lo || number > self.hi {
-            let escape = self.shape.escape();
-            let start = (65536 - u32::from(escape)) as u16;
-            return Symbol { start, freq: escape, raw: code, raw_bits: self.format.width() as u16 };
+            let start = self.upper_end() as u16;
+            return Symbol {
+                start,
+                freq: self.shape.escape(),
+                raw: code,
+                raw_bits: self.format.width() as u16,
+            };
         }
-        let start = self.lower(number);
-        let freq = self.lower(number + 1) - start;
-        let cell = self.grid.cell(number);
+        let start = self.start(number, &cell);
+        let freq = self.end(number, &cell) - start;
         let raw = if !cell.zone {
             rank - cell.first_rank
         } else if rank >= 0 {
@@ -138,36 +158,38 @@ impl<'a> ScalarModel<'a> {
     }
 
     /// The interval that holds a slot (0..=65535): a guess from the shape's inverse table, then exact verification
-    /// by [`lower`](Self::lower), so that a bad guess costs steps and nothing else.
+    /// by the cumulative itself, so that a bad guess costs steps and nothing else.
     #[inline(always)]
     pub fn find(&self, slot: u32) -> Found {
-        let escape = u32::from(self.shape.escape());
-        if slot >= 65536 - escape {
-            return Found { number: None, start: 65536 - escape, freq: escape };
+        let escape = self.upper_end();
+        if slot >= escape {
+            let cell = Cell { first_rank: 0, ranks: 0, raw_bits: self.format.width(), zone: false };
+            return Found { number: None, cell, start: escape, freq: 65536 - escape };
         }
-        let mut number = self.guess(slot);
-        let mut start = self.lower(number);
-        let mut end;
-        if start <= slot {
-            end = self.lower(number + 1);
-            if end <= slot {
-                (number, start, end) = self.search(slot, number + 1, self.hi);
-            }
-        } else {
-            // The cell below is by far the likeliest.
-            end = start;
-            number -= 1;
-            start = self.lower(number);
-            if start > slot {
-                (number, start, end) = self.search(slot, self.lo, number - 1);
-            }
+        let (mut number, mut cell) = self.guess(slot);
+        let mut start = self.start(number, &cell);
+        let mut end = self.end(number, &cell);
+        if slot < start {
+            // The neighbour is by far the likeliest.
+            (number, end) = (number - 1, start);
+            cell = self.grid.cell(number);
+            start = self.start(number, &cell);
+        } else if slot >= end {
+            (number, start) = (number + 1, end);
+            cell = self.grid.cell(number);
+            end = self.end(number, &cell);
         }
-        Found { number: Some(number), start, freq: end - start }
+        if slot < start || slot >= end {
+            return self.search(slot);
+        }
+        Found { number: Some(number), cell, start, freq: end - start }
     }
 
-    /// Exact search among the cells `lo..=hi`, one of which holds the slot: doubling steps from the end where the
-    /// guess was, then halving.
-    fn search(&self, slot: u32, mut lo: i32, mut hi: i32) -> (i32, u32, u32) {
+    /// Exact search of the whole window by halving: for the tails, where the cells' floors outweigh the shape and a guess
+    /// is worth little.
+    #[cold]
+    fn search(&self, slot: u32) -> Found {
+        let (mut lo, mut hi) = (self.lo, self.hi);
         while lo < hi {
             let middle = (lo + hi + 1) >> 1;
             if self.lower(middle) <= slot {
@@ -176,30 +198,26 @@ impl<'a> ScalarModel<'a> {
                 hi = middle - 1;
             }
         }
-        (lo, self.lower(lo), self.lower(lo + 1))
+        let cell = self.grid.cell(lo);
+        let start = self.start(lo, &cell);
+        Found { number: Some(lo), cell, start, freq: self.end(lo, &cell) - start }
     }
 
     /// A cell of the window near the slot's.
     #[inline(always)]
-    fn guess(&self, slot: u32) -> i32 {
+    fn guess(&self, slot: u32) -> (i32, Cell) {
         let cells = (self.hi - self.lo + 1) as u32;
         // Undo `C * spread >> 16` and about half of the cells' floors. 65536 / spread is near 1 + (65536 - spread) / 65536.
         let slot = slot.saturating_sub(cells / 2);
-        let c = (slot + ((slot * (65536 - self.spread)) >> 16)).min(65536);
+        let c = slot + ((slot * (65536 - self.spread)) >> 16);
         let z = self.shape.guess(c);
         let value = i64::from(self.mu) + ((i64::from(z) * i64::from(self.reach)) >> 14);
         let value = value.clamp(1 - i64::from(FIXED_LIMIT), i64::from(FIXED_LIMIT) - 1) as i32;
-        self.grid.number(self.format.rank_near(value, self.exponent)).clamp(self.lo, self.hi)
-    }
-
-    /// Bits of a code.
-    pub(crate) fn width(&self) -> u32 {
-        self.format.width()
-    }
-
-    /// The cell of a number of the window.
-    #[inline(always)]
-    pub fn cell(&self, number: i32) -> Cell {
-        self.grid.cell(number)
+        let (number, cell) = self.grid.cell_of(self.format.rank_near(value, self.exponent));
+        if number < self.lo || number > self.hi {
+            let number = number.clamp(self.lo, self.hi);
+            return (number, self.grid.cell(number));
+        }
+        (number, cell)
     }
 }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::element::ElementFormat;
 use crate::lanes::{Lanes, Symbol};
 use crate::limits::{EXPONENT_LIMIT, FIXED_LIMIT, LANES, SCALES};
-use crate::model::ScalarModel;
+use crate::model::{Found, ScalarModel};
 use crate::shape::Shape;
 use crate::{Error, Result, Rule};
 
@@ -127,7 +127,7 @@ impl PlaneModel<'_> {
                 let model = ScalarModel::new(format, self.exponent, self.shape, mu, q);
                 let found = model.find(lanes.states[lane] & 0xFFFF);
                 lanes.advance(lane, found.start, found.freq);
-                pending[lane] = Pending::of(&model, found.number);
+                pending[lane] = Pending::of(&found);
                 any_raw |= pending[lane].raw_bits;
             }
             for (lane, (code, pending)) in codes.iter_mut().zip(&pending).enumerate() {
@@ -167,17 +167,12 @@ struct Pending {
 
 impl Pending {
     #[inline(always)]
-    fn of(model: &ScalarModel<'_>, number: Option<i32>) -> Self {
-        let Some(number) = number else {
-            let raw_bits = model.width();
-            return Self { origin: 0, flip: 0, raw_bits, raw_end: 1 << raw_bits, escape: true };
+    fn of(found: &Found) -> Self {
+        let cell = &found.cell;
+        let Some(number) = found.number else {
+            return Self { origin: 0, flip: 0, raw_bits: cell.raw_bits, raw_end: 1 << 16, escape: true };
         };
-        let cell = model.cell(number);
-        let (origin, flip) = match (cell.zone, number < 0) {
-            (false, _) => (cell.first_rank, 0),
-            (true, false) => (0, 0),
-            (true, true) => (0, -1),
-        };
+        let (origin, flip) = if cell.zone { (0, number >> 31) } else { (cell.first_rank, 0) };
         Self { origin, flip, raw_bits: cell.raw_bits, raw_end: cell.ranks, escape: false }
     }
 }

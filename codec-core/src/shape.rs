@@ -15,6 +15,8 @@ pub struct Shape {
     knots: [u16; KNOTS],
     /// 1..=8192.
     escape: u16,
+    /// Per knot `T` and the rise to the next; derived. Padded so that seven bits index it.
+    steps: [(u16, u16); 128],
     /// `guess[c >> 6]` is near the `z` with `C(z) = c`. Derived; it can cost time but never change a bit.
     guess: [i16; GUESSES + 1],
 }
@@ -29,9 +31,17 @@ const GAUSSIAN: [u16; KNOTS] = [
 ];
 
 /// Per segment of equal steps, by `ilog2(|z| >> 11) + 1`: (log2 of the step, first knot, its `|z|`).
-/// The last row serves `|z| = 16384` alone, the last knot.
-const SEGMENTS: [(u32, usize, i32); 5] =
-    [(6, 0, 0), (7, 32, 2048), (9, 48, 4096), (10, 56, 8192), (10, 63, 15360)];
+/// The fifth serves `|z| = 16384` alone, the last knot; the rest spare a bounds check.
+const SEGMENTS: [(u32, u32, i32); 8] = [
+    (6, 0, 0),
+    (7, 32, 2048),
+    (9, 48, 4096),
+    (10, 56, 8192),
+    (10, 64, 16384),
+    (0, 0, 0),
+    (0, 0, 0),
+    (0, 0, 0),
+];
 
 /// `|z|` of a knot, 0..=16384.
 pub const fn knot_position(knot: usize) -> i32 {
@@ -70,14 +80,19 @@ impl Shape {
             let expected = if escape == 0 { 1 } else { MAX_ESCAPE.into() };
             return Err(Error::Argument { rule: Rule::Escape, expected, found: escape.into() });
         }
-        let mut shape = Self { knots, escape, guess: [0; GUESSES + 1] };
-        shape.fill_guesses();
-        Ok(shape)
+        Ok(Self::derive(knots, escape))
     }
 
     /// The normal distribution, for users without measured residuals. Escape frequency 16, one in 4096.
     pub fn gaussian() -> Self {
-        let mut shape = Self { knots: GAUSSIAN, escape: 16, guess: [0; GUESSES + 1] };
+        Self::derive(GAUSSIAN, 16)
+    }
+
+    fn derive(knots: [u16; KNOTS], escape: u16) -> Self {
+        let mut shape = Self { knots, escape, steps: [(SHAPE_HALF, 0); 128], guess: [0; GUESSES + 1] };
+        for (step, pair) in shape.steps.iter_mut().zip(knots.windows(2)) {
+            *step = (pair[0], pair[1] - pair[0]);
+        }
         shape.fill_guesses();
         shape
     }
@@ -97,14 +112,12 @@ impl Shape {
     #[inline(always)]
     fn half(&self, magnitude: i32) -> i32 {
         debug_assert!((0..=Z_LIMIT).contains(&magnitude));
-        let segment = (32 - (magnitude >> 11).leading_zeros()) as usize;
-        let (shift, first, start) = SEGMENTS[segment.min(4)];
-        let offset = magnitude - start;
-        let knot = (first + (offset >> shift) as usize).min(KNOTS - 2);
-        let (below, above) = (i32::from(self.knots[knot]), i32::from(self.knots[knot + 1]));
-        // At |z| = 16384 the last knot comes out as the end of the interval before it: offset 1024 of 1024.
-        let within = magnitude - start - (((knot - first) as i32) << shift);
-        below + (((above - below) * within) >> shift)
+        let segment = 32 - (magnitude >> 11).leading_zeros();
+        let (shift, first, start) = SEGMENTS[(segment & 7) as usize];
+        let offset = (magnitude - start) as u32;
+        let (below, rise) = self.steps[((first + (offset >> shift)) & 127) as usize];
+        // rise <= 2^15, offset within a step < 2^10.
+        i32::from(below) + ((u32::from(rise) * (offset & ((1 << shift) - 1))) >> shift) as i32
     }
 
     /// `C(z)`: 0..=65536, non-decreasing in `z` (-16384..=16384).

@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use speckv_codec_core::{ChunkDecoder, ChunkEncoder, ElementFormat, Shape};
+use speckv_codec_core::{Chunk, ChunkDecoder, ChunkEncoder, ElementFormat, Shape};
 
 use crate::data::{self, Weights};
 use crate::error::Error;
@@ -122,6 +122,8 @@ pub trait Backend {
         chunks: &[Range<usize>],
         decoders: &mut [ChunkDecoder<'_>],
     ) -> Result<Vec<u16>, Error>;
+    /// Runs the coders of finished chunks; results in order.
+    fn finish_chunks(&self, encoders: Vec<ChunkEncoder>) -> Result<Vec<Chunk>, Error>;
     /// What the true codes of a plane say about its prediction.
     fn observe(&self, pricing: &Pricing, mu: &Self::Ints, token: &Self::Ints, codes: &[u16]) -> Observed<Self::Ints>;
     /// The values of codes alone (of a prefix).

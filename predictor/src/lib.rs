@@ -9,6 +9,7 @@
 extern crate alloc;
 
 pub mod backend;
+pub mod codec;
 pub mod coding;
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -246,7 +246,8 @@ impl<'a> Reader<'a> {
             data.chunks_exact(4).map(|b| i64::from(i32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect()
         };
         let ids = wide.into_iter().map(|id| {
-            u32::try_from(id).map_err(|_| self.wrong(format!("token_ids: expected ids of 32 bits, found {id}")))
+            u32::try_from(id)
+                .map_err(|_| self.wrong(format!("token_ids: expected ids of 32 bits, found {id}")))
         });
         ids.collect::<Result<Vec<u32>>>().map(Some)
     }

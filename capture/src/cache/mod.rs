@@ -8,8 +8,8 @@ mod fp8;
 use crate::error::{Error, Result};
 use speckv_codec_core::ElementFormat;
 
-pub use fp8::{decode_fp8, encode_fp8, fp8_scales};
 pub(crate) use fp8::{check_format, check_scales};
+pub use fp8::{decode_fp8, encode_fp8, fp8_scales};
 
 /// Index of the keys in a layer's pair of parts.
 pub const KEY: usize = 0;

@@ -69,7 +69,9 @@ impl Folder {
             Dtype::BF16 => DType::BF16,
             Dtype::F16 => DType::F16,
             Dtype::F32 => DType::F32,
-            other => return Err(Error::unsupported(format!("{name} in {other:?}"), "BF16, F16, F32 weights")),
+            other => {
+                return Err(Error::unsupported(format!("{name} in {other:?}"), "BF16, F16, F32 weights"));
+            }
         };
         let (_, map) = &self.shards[place.shard];
         let tensor = Tensor::from_raw_buffer(&map[place.range.clone()], dtype, &place.shape, &Device::Cpu)?;
@@ -91,8 +93,8 @@ fn weight_files(root: &Path) -> Result<Vec<PathBuf>> {
             weight_map: HashMap<String, String>,
         }
         let text = std::fs::read_to_string(&index).map_err(|e| Error::io(&index, e))?;
-        let parsed: Index =
-            serde_json::from_str(&text).map_err(|e| Error::malformed(&index, format!("not an index: {e}")))?;
+        let parsed: Index = serde_json::from_str(&text)
+            .map_err(|e| Error::malformed(&index, format!("not an index: {e}")))?;
         for name in parsed.weight_map.into_values() {
             // An index that points elsewhere is no part of this model.
             if Path::new(&name).file_name() != Some(name.as_ref()) {

@@ -81,7 +81,10 @@ impl Gguf {
             return Err(Error::unsupported(format!("{experts} experts"), "dense models"));
         }
         if let Some(window) = self.count(&key("attention.sliding_window"))?.filter(|&n| n > 0) {
-            return Err(Error::unsupported(format!("sliding window {window}"), "full attention in every layer"));
+            return Err(Error::unsupported(
+                format!("sliding window {window}"),
+                "full attention in every layer",
+            ));
         }
         let hidden = self.required_count(&key("embedding_length"))?;
         let heads = self.required_count(&key("attention.head_count"))?;
@@ -97,8 +100,11 @@ impl Gguf {
                 ));
             }
         }
-        let embedding =
-            self.content.tensor_infos.get("token_embd.weight").ok_or_else(|| self.missing("token_embd.weight"))?;
+        let embedding = self
+            .content
+            .tensor_infos
+            .get("token_embd.weight")
+            .ok_or_else(|| self.missing("token_embd.weight"))?;
         ModelConfig {
             family,
             hidden,

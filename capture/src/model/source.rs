@@ -52,13 +52,7 @@ impl ModelSource {
             return Err(Error::malformed(path, "expected a Hugging Face folder or a .gguf file"));
         };
         let tokenizer_file = tokenizer.map(Path::to_owned).or(own_tokenizer);
-        Ok(ModelSource {
-            path: path.to_owned(),
-            config,
-            weights,
-            tokenizer_file,
-            tokenizer: OnceLock::new(),
-        })
+        Ok(ModelSource { path: path.to_owned(), config, weights, tokenizer_file, tokenizer: OnceLock::new() })
     }
 
     /// The folder or file this model was opened from.

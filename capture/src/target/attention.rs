@@ -16,7 +16,12 @@ const ROWS: usize = 768;
 ///
 /// As the fused kernels on GPUs do it: scores and their softmax in f32, the weights relative to the row's
 /// maximum rounded to bf16 for the product with the values, the sum they are divided by not rounded.
-pub(super) fn attend(config: &ModelConfig, queries: &[f32], keys: &[f32], values: &[f32]) -> Result<Vec<f32>> {
+pub(super) fn attend(
+    config: &ModelConfig,
+    queries: &[f32],
+    keys: &[f32],
+    values: &[f32],
+) -> Result<Vec<f32>> {
     let (heads, dim) = (config.heads, config.head_dim);
     let group = heads / config.kv_heads;
     let tokens = queries.len() / (heads * dim);

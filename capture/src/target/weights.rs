@@ -33,7 +33,8 @@ pub(super) struct Layer {
 impl Weights {
     pub(super) fn load(source: &ModelSource) -> Result<Self> {
         let config = source.config();
-        let layers = (0..config.layers).map(|layer| Layer::load(source, layer)).collect::<Result<Vec<_>>>()?;
+        let layers =
+            (0..config.layers).map(|layer| Layer::load(source, layer)).collect::<Result<Vec<_>>>()?;
         let untied_output = match config.tied_embeddings {
             true => None,
             false => Some(matrix(source, "lm_head", false)?),

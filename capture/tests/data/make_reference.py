@@ -12,6 +12,7 @@ halves of a head (RoPE turns the halves into each other), so that a wrong layout
 import json
 import pathlib
 
+import tokenizers
 import torch
 import transformers
 
@@ -29,11 +30,12 @@ COLUMNS = [0, 1, 15, 31, 32, 33, 47, 63]
 
 
 def main():
-    tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
+    # The file as it stands: AutoTokenizer would replace its pre-tokenizer by the one of the Qwen2 class.
+    tokenizer = tokenizers.Tokenizer.from_file(f"{MODEL}/tokenizer.json")
     model = transformers.AutoModelForCausalLM.from_pretrained(
         MODEL, dtype=torch.bfloat16, attn_implementation="sdpa"
     ).eval()
-    ids = tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    ids = tokenizer.encode(TEXT, add_special_tokens=False).ids
     with torch.no_grad():
         out = model(torch.tensor([ids]), use_cache=True)
     logits = out.logits[0, -1].float()

@@ -1,6 +1,7 @@
 //! Seeded random models and codes for the tests.
 #![allow(dead_code)]
 
+use proptest::prelude::ProptestConfig;
 use speckv_codec_core::{ElementFormat, PlaneModel, Shape};
 
 /// SplitMix64: enough for tests, the same everywhere.
@@ -23,6 +24,11 @@ impl Random {
     pub fn range(&mut self, low: i64, high: i64) -> i64 {
         low + self.below((high - low + 1) as u64) as i64
     }
+}
+
+/// Inputs are seeds, printed on failure: nothing to persist.
+pub fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 /// A plane's model and its codes, owned.

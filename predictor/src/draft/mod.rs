@@ -65,7 +65,8 @@ impl<B: Backend> Predict<B> for Draft<'_, B> {
     fn observe(&mut self, b: &B, layer: usize, part: Part, head: usize, seen: Truth<B::Ints>) {
         let rows = self.state.observe(b, layer, part, head, seen);
         if let Some(matrix) = self.feedback[layer].regress(part, head) {
-            self.state.regress(b, part, head, &rows, matrix);
+            let column = self.state.column(part, head) + self.file.description.head_dim;
+            self.state.regress(b, &rows, column, matrix);
         }
     }
 

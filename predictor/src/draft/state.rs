@@ -71,7 +71,8 @@ impl<'a, B: Backend> State<'a, B> {
         Rotary { head_dim: self.about.head_dim, steps: self.steps, start: self.start as u64, inverse }
     }
 
-    fn column(&self, part: Part, head: usize) -> usize {
+    /// First column of a plane among the layer's predictions.
+    pub fn column(&self, part: Part, head: usize) -> usize {
         part as usize * self.width() + head * self.about.head_dim
     }
 
@@ -153,9 +154,8 @@ impl<'a, B: Backend> State<'a, B> {
         b.quantise(&innovation, &Quantise::rows(hd, self.residual, self.about.exponents[layer][part as usize]))
     }
 
-    /// Corrects the predictions of all later planes of the layer by a plane's innovations.
-    pub fn regress(&mut self, b: &B, part: Part, head: usize, innovation: &B::Rows, matrix: &B::Matrix) {
-        let column = self.column(part, head) + self.about.head_dim;
+    /// Adds a plane's innovations, through `matrix`, to the layer's predictions from `column` on.
+    pub fn regress(&mut self, b: &B, innovation: &B::Rows, column: usize, matrix: &B::Matrix) {
         let prediction = self.prediction.as_mut().expect("a layer has begun");
         b.gemm(innovation, matrix, None, Store { column, add: true }, prediction);
     }
@@ -199,27 +199,21 @@ impl<'a, B: Backend> State<'a, B> {
         self.remember(b, layer, &key, &value);
     }
 
-    /// Attention over the true keys and values, then the MLP: the residual stream of the next layer.
-    pub fn rest(&mut self, b: &B, layer: usize, w: &Rest<B>) {
+    /// Attention over the true keys and values (of this layer: they are kept for later runs): the input of the output projection.
+    pub fn attend(&mut self, b: &B, layer: usize, q: &B::Matrix, norm: Option<&[(i16, i16)]>) -> B::Ints {
         let (net, hd, e) = (self.net, self.about.head_dim, *self.exponents(layer));
         let wide = net.heads * hd;
-        let tokens = self.tokens;
-        let zeros = |cols| b.upload(Ints::zeros(tokens, cols));
         let [key, value] = [self.value[0].take(), self.value[1].take()].map(|x| x.expect("a layer has begun"));
-
-        let mut query = zeros(wide);
-        b.gemm(&self.normed(b, net.digits.q), &w.q, None, Store::SET, &mut query);
-        if let Some(norm) = &w.query_norm {
+        let mut query = b.upload(Ints::zeros(self.tokens, wide));
+        b.gemm(&self.normed(b, net.digits.q), q, None, Store::SET, &mut query);
+        if let Some(norm) = norm {
             b.head_norm(&mut query, 0..wide, e.raw_query, self.eps(), norm);
         }
         let query = b.rope(&query, 0..wide, &self.rotary(false));
         // Scores in octaves: log2(e) / sqrt(head_dim), and 1 / block for the unnormalised Hadamard of query and key.
-        let log2_hd = hd.trailing_zeros();
-        let rsqrt = inverse_sqrt(hd);
-        let gain = LOG2_E.times(rsqrt).times(hadamard_gain(2 * log2_hd));
+        let gain = LOG2_E.times(inverse_sqrt(hd)).times(hadamard_gain(2 * hd.trailing_zeros()));
         let query = self.attention_rows(b, &query, e.query, gain);
         self.remember(b, layer, &key, &value);
-        let Some([keys, values]) = &self.past[layer] else { return };
         let how = Attention {
             heads: net.heads,
             kv_heads: self.about.kv_heads,
@@ -227,16 +221,45 @@ impl<'a, B: Backend> State<'a, B> {
             value_exponent: e.value_scale,
             out_exponent: e.attention,
         };
-        let mixed = b.attention(&query, keys, values, self.start, &how);
-        let rows = b.quantise(&mixed, &Quantise { hadamard: net.hadamard_o, ..Quantise::rows(wide, digits(net.digits.o), e.attention) });
-        let hidden = self.hidden.as_mut().expect("a run has begun");
-        b.gemm(&rows, &w.o, None, Store::ADD, hidden);
+        let [keys, values] = self.past[layer].as_ref().expect("remembered above");
+        b.attention(&query, keys, values, self.start, &how)
+    }
 
-        let mut gate_up = zeros(2 * net.ffn);
-        b.gemm(&self.normed(b, net.digits.gate_up), &w.gate_up, None, Store::SET, &mut gate_up);
-        let act = b.silu(&gate_up, Silu { gate: e.gate, up: e.up, out: e.act });
-        let rows = b.quantise(&act, &Quantise { hadamard: net.hadamard_down, ..Quantise::rows(net.ffn, digits(net.digits.down), e.act) });
-        b.gemm(&rows, &w.down, None, Store::ADD, self.hidden.as_mut().expect("a run has begun"));
+    /// Adds the output projection of what [`State::attend`] gave.
+    pub fn output(&mut self, b: &B, layer: usize, mixed: &B::Ints, o: &B::Matrix) {
+        let net = self.net;
+        let plain = Quantise::rows(net.heads * self.about.head_dim, digits(net.digits.o), self.exponents(layer).attention);
+        let rows = b.quantise(mixed, &Quantise { hadamard: net.hadamard_o, ..plain });
+        b.gemm(&rows, o, None, Store::ADD, self.hidden.as_mut().expect("a run has begun"));
+    }
+
+    /// The input of down.
+    pub fn activate(&self, b: &B, layer: usize, gate_up: &B::Matrix) -> B::Ints {
+        let e = self.exponents(layer);
+        let mut both = b.upload(Ints::zeros(self.tokens, 2 * self.net.ffn));
+        b.gemm(&self.normed(b, self.net.digits.gate_up), gate_up, None, Store::SET, &mut both);
+        b.silu(&both, Silu { gate: e.gate, up: e.up, out: e.act })
+    }
+
+    /// Adds down of what [`State::activate`] gave: the residual stream of the next layer.
+    pub fn down(&mut self, b: &B, layer: usize, act: &B::Ints, down: &B::Matrix) {
+        let net = self.net;
+        let plain = Quantise::rows(net.ffn, digits(net.digits.down), self.exponents(layer).act);
+        let rows = b.quantise(act, &Quantise { hadamard: net.hadamard_down, ..plain });
+        b.gemm(&rows, down, None, Store::ADD, self.hidden.as_mut().expect("a run has begun"));
+    }
+
+    /// Attention, then the MLP.
+    pub fn rest(&mut self, b: &B, layer: usize, w: &Rest<B>) {
+        let mixed = self.attend(b, layer, &w.q, w.query_norm.as_deref());
+        self.output(b, layer, &mixed, &w.o);
+        let act = self.activate(b, layer, &w.gate_up);
+        self.down(b, layer, &act, &w.down);
+    }
+
+    /// Drops a layer's keys and values: no later run will follow.
+    pub fn forget(&mut self, layer: usize) {
+        self.past[layer] = None;
     }
 }
 

@@ -9,7 +9,7 @@ pub mod quantise;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use speckv_codec_core::{ChunkDecoder, ChunkEncoder, ElementFormat, PlaneModel};
+use speckv_codec_core::{Chunk, ChunkDecoder, ChunkEncoder, ElementFormat, PlaneModel};
 
 use crate::backend::{Attention, Backend, Observed, Pricing, Quantise, Rotary, Silu, Store, Truth, Unit};
 use crate::data::{Ints, Rows, Weights};
@@ -258,6 +258,10 @@ impl Backend for Portable {
             decoder.next_plane(&units.model(pricing), &mut codes[range.start * mu.cols..range.end * mu.cols])?;
         }
         Ok(codes)
+    }
+
+    fn finish_chunks(&self, encoders: Vec<ChunkEncoder>) -> Result<Vec<Chunk>, Error> {
+        encoders.into_iter().map(|e| e.finish().map_err(Error::from)).collect()
     }
 
     fn observe(&self, pricing: &Pricing, mu: &Ints, token: &Ints, codes: &[u16]) -> Observed<Ints> {

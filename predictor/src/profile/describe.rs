@@ -191,7 +191,7 @@ impl Description {
         if !(1..=4096).contains(&self.layers) || self.exponents.len() != self.layers {
             return fail("number of layers");
         }
-        if !(1..=4096).contains(&self.kv_heads) || !(2..=4096).contains(&self.head_dim) || self.head_dim % 2 != 0 {
+        if !(1..=4096).contains(&self.kv_heads) || !(2..=4096).contains(&self.head_dim) || !self.head_dim.is_multiple_of(2) {
             return fail("geometry");
         }
         if !self.exponents.iter().flatten().all(power) || self.modes.len() > 64 || self.nets.len() > 16 {

@@ -1,0 +1,66 @@
+//! Planes to symbols and back: the chunks of a plane in parallel, each through the portable coder.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+use speckv_predictor::backend::Pricing;
+use speckv_predictor::core::{Chunk, ChunkDecoder, ChunkEncoder};
+use speckv_predictor::data::Ints;
+use speckv_predictor::error::Error;
+use speckv_predictor::portable::CodeUnits;
+use speckv_predictor::tables::Tables;
+
+/// Hands the symbols of a plane to the encoders of its chunks. If several chunks fail, the first one's error is returned.
+pub(crate) fn encode(
+    tables: &Tables,
+    pricing: &Pricing,
+    mu: &Ints,
+    token: &Ints,
+    codes: &[u16],
+    chunks: &[Range<usize>],
+    encoders: &mut [ChunkEncoder],
+) -> Result<(), Error> {
+    let results: Vec<Result<(), Error>> = chunks
+        .par_iter()
+        .zip(encoders)
+        .map(|(rows, encoder)| {
+            let units = CodeUnits::new(pricing, mu, token, rows.clone(), tables);
+            encoder.push_plane(&units.model(pricing), &codes[rows.start * mu.cols..rows.end * mu.cols])?;
+            Ok(())
+        })
+        .collect();
+    results.into_iter().collect()
+}
+
+/// Decodes a plane. If several chunks fail, the first one's error is returned.
+pub(crate) fn decode(
+    tables: &Tables,
+    pricing: &Pricing,
+    mu: &Ints,
+    token: &Ints,
+    chunks: &[Range<usize>],
+    decoders: &mut [ChunkDecoder<'_>],
+) -> Result<Vec<u16>, Error> {
+    let results: Vec<Result<Vec<u16>, Error>> = chunks
+        .par_iter()
+        .zip(decoders)
+        .map(|(rows, decoder)| {
+            let units = CodeUnits::new(pricing, mu, token, rows.clone(), tables);
+            let mut codes = vec![0; rows.len() * mu.cols];
+            decoder.next_plane(&units.model(pricing), &mut codes)?;
+            Ok(codes)
+        })
+        .collect();
+    let mut codes = vec![0; mu.data.len()];
+    for (rows, result) in chunks.iter().zip(results) {
+        codes[rows.start * mu.cols..rows.end * mu.cols].copy_from_slice(&result?);
+    }
+    Ok(codes)
+}
+
+/// Runs the coders of finished chunks. If several fail, the first one's error is returned.
+pub(crate) fn finish(encoders: Vec<ChunkEncoder>) -> Result<Vec<Chunk>, Error> {
+    let results: Vec<Result<Chunk, Error>> =
+        encoders.into_par_iter().map(|e| e.finish().map_err(Error::from)).collect();
+    results.into_iter().collect()
+}

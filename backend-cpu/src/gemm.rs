@@ -1,0 +1,466 @@
+//! Integer matrix products: packing, tiles, threads.
+//!
+//! Every operand is one or two planes of int8 digits (`q = 256 high + low`, `low` in -128..=127, `high` in -127..=127), and kernels see digits
+//! only. Products of equal weight share a 32-bit accumulator, which holds their exact sum up to [`MAX_INPUTS`] inputs; additions wrap, so
+//! what partial sums are reached on the way (above all by offset digits) does not matter.
+//!
+//! Weights lie in panels of [`Kernel::LINES`] x 16 outputs, a line being 16 outputs x a few consecutive inputs (one 512-bit register).
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+use speckv_predictor::backend::Store;
+use speckv_predictor::data::{Digits, Ints, Rows, Weights, product_shift};
+use speckv_predictor::error::Error;
+use speckv_predictor::fixed::Scale;
+use speckv_predictor::portable::gemm::row_scale;
+
+use crate::vector::{Columns, NEVER, Vector};
+
+/// Most inputs of a matrix. The fullest accumulator is that of weight 256, which takes two products of a low and a high digit:
+/// `2 * 128 * 127 * 2^16 < 2^31`.
+pub(crate) const MAX_INPUTS: usize = 1 << 16;
+/// Rows whose digits are at hand at once: bounds the memory of long prompts.
+const SLAB: usize = 4096;
+/// Digits of a block of rows should stay in the second-level cache, beside a panel of weights.
+const BLOCK_BYTES: usize = 192 << 10;
+/// Most rows of a block.
+const BLOCK_ROWS: usize = 96;
+
+/// 16 outputs x 4 inputs of int8 digits.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Line8(pub [i8; 64]);
+
+/// 16 outputs x 2 inputs of digits (or any 16-bit values).
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Line16(pub [i16; 32]);
+
+/// A register's worth of weights.
+pub(crate) trait Line: Copy + Send + Sync {
+    /// Inputs side by side.
+    const INPUTS: usize;
+    /// All zeros.
+    const ZERO: Self;
+    /// Puts a digit of output `o` (0..16) and input `i`.
+    fn set(&mut self, o: usize, i: usize, digit: i16);
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Line for Line8 {
+    const INPUTS: usize = 4;
+    const ZERO: Line8 = Line8([0; 64]);
+
+    #[inline(always)]
+    fn set(&mut self, o: usize, i: usize, digit: i16) {
+        self.0[o * 4 + i] = digit as i8;
+    }
+}
+
+impl Line for Line16 {
+    const INPUTS: usize = 2;
+    const ZERO: Line16 = Line16([0; 32]);
+
+    #[inline(always)]
+    fn set(&mut self, o: usize, i: usize, digit: i16) {
+        self.0[o * 2 + i] = digit;
+    }
+}
+
+/// A left operand's digit, as a kernel takes it.
+pub(crate) trait Left: Copy + Send + Sync {
+    /// From a digit; `OFFSET` of the kernel is in it.
+    fn from_digit(digit: i16) -> Self;
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Left for u8 {
+    #[inline(always)]
+    fn from_digit(digit: i16) -> u8 {
+        (digit + 128) as u8
+    }
+}
+
+impl Left for i16 {
+    #[inline(always)]
+    fn from_digit(digit: i16) -> i16 {
+        digit
+    }
+}
+
+/// A tile of exact products: the one thing that instruction sets do differently.
+pub(crate) trait Kernel: Copy + Send + Sync {
+    /// Digits of the left operand.
+    type A: Left;
+    /// Digits of weights.
+    type Line: Line;
+    /// Rows of a full tile.
+    const MR: usize;
+    /// Lines of a panel.
+    const LINES: usize;
+    /// Outputs of a panel.
+    const NR: usize = 16 * Self::LINES;
+    /// What is added to each digit of the left operand.
+    const OFFSET: i32;
+
+    /// `acc[r][o] += sum over i of a[r * stride + i] * w[i][o]` (wrapping) for `rows <= MR` rows and one panel `w`.
+    fn tile(self, a: &[Self::A], stride: usize, rows: usize, w: &[Self::Line], acc: &mut [i32]);
+
+    /// [`Kernel::tile`] for any number of rows.
+    #[inline]
+    fn tiles(self, a: &[Self::A], stride: usize, rows: usize, w: &[Self::Line], acc: &mut [i32]) {
+        let mut r = 0;
+        while r < rows {
+            let n = Self::MR.min(rows - r);
+            self.tile(&a[r * stride..], stride, n, w, &mut acc[r * Self::NR..(r + n) * Self::NR]);
+            r += n;
+        }
+    }
+}
+
+/// Digit `d` (0: low) of a value.
+#[inline(always)]
+pub(crate) fn digit(q: i16, digits: Digits, d: usize) -> i16 {
+    match (digits, d) {
+        (Digits::One, _) => q,
+        (Digits::Two, 0) => q as i8 as i16,
+        (Digits::Two, _) => ((q as i32 - q as i8 as i32) >> 8) as i16,
+    }
+}
+
+/// The digits of a row, padded with zeros.
+#[inline]
+pub(crate) fn pack_row<A: Left>(values: &[i16], digits: Digits, d: usize, out: &mut [A]) {
+    let (body, rest) = out.split_at_mut(values.len());
+    match (digits, d) {
+        (Digits::One, _) => body.iter_mut().zip(values).for_each(|(o, v)| *o = A::from_digit(*v)),
+        (Digits::Two, 0) => {
+            body.iter_mut().zip(values).for_each(|(o, v)| *o = A::from_digit(*v as i8 as i16))
+        }
+        (Digits::Two, _) => {
+            body.iter_mut().zip(values).for_each(|(o, v)| *o = A::from_digit(digit(*v, Digits::Two, 1)));
+        }
+    }
+    rest.fill(A::from_digit(0));
+}
+
+/// Weights in panels: for each panel, for each digit, lines by input.
+#[derive(Clone, Debug)]
+pub(crate) struct Panels<L> {
+    lines: Vec<L>,
+    /// Lines of a panel's row: panels of one path do not fit another.
+    width: usize,
+    /// Line rows of a panel and digit.
+    groups: usize,
+    digits: Digits,
+    /// Minus the left operand's offset times the sum of each output's digits; `[panel][digit][NR]`.
+    start: Vec<i32>,
+}
+
+impl<L: Line> Panels<L> {
+    /// Packs `outputs x inputs` values, value `(o, i)` being `at(o, i)`, read with neighbouring outputs in turn if `by_input`, else
+    /// neighbouring inputs.
+    pub(crate) fn new<K: Kernel<Line = L>>(
+        outputs: usize,
+        inputs: usize,
+        digits: Digits,
+        by_input: bool,
+        at: impl Fn(usize, usize) -> i16 + Sync,
+    ) -> Panels<L> {
+        let groups = inputs.div_ceil(L::INPUTS);
+        let panels = outputs.div_ceil(K::NR);
+        let per = groups * K::LINES;
+        let mut lines = vec![L::ZERO; panels * digits.count() * per];
+        let mut start = vec![0i32; panels * digits.count() * K::NR];
+        let fill = |index: usize, lines: &mut [L], start: &mut [i32]| {
+            let (panel, d) = (index / digits.count(), index % digits.count());
+            let real = K::NR.min(outputs - panel * K::NR);
+            let mut put = |o: usize, i: usize| {
+                let q = digit(at(panel * K::NR + o, i), digits, d);
+                start[o] = start[o].wrapping_add(q as i32 * -K::OFFSET);
+                lines[i / L::INPUTS * K::LINES + o / 16].set(o % 16, i % L::INPUTS, q);
+            };
+            if by_input {
+                (0..inputs).for_each(|i| (0..real).for_each(|o| put(o, i)));
+            } else {
+                (0..real).for_each(|o| (0..inputs).for_each(|i| put(o, i)));
+            }
+        };
+        if per > 0 {
+            let jobs = lines.par_chunks_mut(per).zip(start.par_chunks_mut(K::NR)).enumerate();
+            jobs.for_each(|(index, (lines, start))| fill(index, lines, start));
+        }
+        Panels { lines, width: K::LINES, groups, digits, start }
+    }
+
+    /// Elements from one left row to the next.
+    pub(crate) fn stride(&self) -> usize {
+        self.groups * L::INPUTS
+    }
+
+    /// Digits of the weights.
+    pub(crate) fn digits(&self) -> Digits {
+        self.digits
+    }
+
+    /// The lines of some inputs (whole lines) of a panel.
+    pub(crate) fn inputs(&self, panel: usize, d: usize, inputs: Range<usize>) -> &[L] {
+        &self.panel(panel, d)[inputs.start * self.width / L::INPUTS..inputs.end * self.width / L::INPUTS]
+    }
+
+    fn panel(&self, panel: usize, d: usize) -> &[L] {
+        let per = self.groups * self.width;
+        &self.lines[(panel * self.digits.count() + d) * per..][..per]
+    }
+
+    /// Exact products of packed rows with one panel, rounded to 32 bits by `shift`; they are left in the first `rows * NR` of `acc`.
+    ///
+    /// `a` holds a plane of `plane` elements for each digit; `acc` has room for three times `rows * NR`.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn products<K: Kernel<Line = L> + Vector>(
+        &self,
+        kernel: K,
+        a: &[K::A],
+        plane: usize,
+        a_digits: usize,
+        rows: usize,
+        panel: usize,
+        shift: u32,
+        acc: &mut [i32],
+    ) {
+        assert_eq!(self.width, K::LINES, "weights were packed for another path");
+        let (size, orders) = (rows * K::NR, a_digits + self.digits.count() - 1);
+        let acc = &mut acc[..orders * size];
+        for (order, acc) in acc.chunks_exact_mut(size).enumerate() {
+            let mut first = true;
+            for d in 0..self.digits.count() {
+                if order < d || order - d >= a_digits {
+                    continue;
+                }
+                let start = &self.start[(panel * self.digits.count() + d) * K::NR..][..K::NR];
+                for acc in acc.chunks_exact_mut(K::NR) {
+                    if first {
+                        acc.copy_from_slice(start);
+                    } else {
+                        acc.iter_mut().zip(start).for_each(|(a, s)| *a = a.wrapping_add(*s));
+                    }
+                }
+                first = false;
+                let a = &a[(order - d) * plane..];
+                kernel.tiles(a, self.stride(), rows, self.panel(panel, d), acc);
+            }
+        }
+        let (low, rest) = acc.split_at_mut(size);
+        let (middle, high) = rest.split_at(size.min(rest.len()));
+        kernel.combine(low, middle, high, shift);
+    }
+}
+
+/// Scales of columns as numbers, padded to whole panels.
+#[derive(Clone, Debug)]
+pub(crate) struct Scales {
+    m: Vec<i32>,
+    e: Vec<i32>,
+    bias: Option<Vec<i32>>,
+    top: i32,
+}
+
+impl Scales {
+    /// From scales and a bias, padded to a multiple of `to`.
+    pub(crate) fn new(
+        scales: impl ExactSizeIterator<Item = Scale>,
+        bias: Option<&[i32]>,
+        to: usize,
+    ) -> Scales {
+        let size = scales.len().next_multiple_of(to);
+        let (mut m, mut e) = (Vec::with_capacity(size), Vec::with_capacity(size));
+        for s in scales {
+            m.push(s.m as i32);
+            e.push(if s.m == 0 { NEVER } else { s.e as i32 });
+        }
+        m.resize(size, 0);
+        e.resize(size, NEVER);
+        let top = e.iter().copied().max().unwrap_or(NEVER);
+        let bias = bias.map(|b| b.iter().copied().chain(std::iter::repeat(0)).take(size).collect());
+        Scales { m, e, bias, top }
+    }
+
+    /// From column `at` on.
+    pub(crate) fn from(&self, at: usize) -> Columns<'_> {
+        Columns {
+            m: &self.m[at..],
+            e: &self.e[at..],
+            top: self.top,
+            bias: self.bias.as_ref().map(|b| &b[at..]),
+        }
+    }
+}
+
+/// Weights as one path likes them.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    panels: Packed,
+    scales: Scales,
+    out: usize,
+    inp: usize,
+    digits: Digits,
+}
+
+/// Panels of either kind of line.
+#[derive(Clone, Debug)]
+pub(crate) enum Packed {
+    /// int8 digits.
+    #[cfg(target_arch = "x86_64")]
+    Bytes(Panels<Line8>),
+    /// Digits in 16 bits.
+    Pairs(Panels<Line16>),
+}
+
+/// Which of a matrix's packings a line type is in.
+pub(crate) trait PackedLine: Line {
+    /// Wraps panels.
+    fn pack(panels: Panels<Self>) -> Packed;
+    /// The panels, which must have been packed by the same path.
+    fn of(matrix: &Matrix) -> &Panels<Self>;
+}
+
+macro_rules! packed_line {
+    ($line:ty, $variant:ident) => {
+        impl PackedLine for $line {
+            fn pack(panels: Panels<$line>) -> Packed {
+                Packed::$variant(panels)
+            }
+
+            fn of(matrix: &Matrix) -> &Panels<$line> {
+                match &matrix.panels {
+                    Packed::$variant(p) => p,
+                    #[allow(unreachable_patterns)]
+                    _ => panic!("weights were packed for another path"),
+                }
+            }
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+packed_line!(Line8, Bytes);
+packed_line!(Line16, Pairs);
+
+/// Packs weights for a kernel.
+pub(crate) fn load<K: Kernel<Line: PackedLine>>(_: K, w: Weights) -> Result<Matrix, Error> {
+    if w.inp > MAX_INPUTS {
+        return Err(Error::Backend(format!("a matrix of {} inputs (at most {MAX_INPUTS})", w.inp)));
+    }
+    if w.values.len() != w.out * w.inp
+        || w.scales.len() != w.out
+        || w.bias.as_ref().is_some_and(|b| b.len() != w.out)
+    {
+        return Err(Error::Backend(format!(
+            "a matrix of {} x {} with {} weights, {} scales and {} biases",
+            w.out,
+            w.inp,
+            w.values.len(),
+            w.scales.len(),
+            w.bias.as_ref().map_or(0, Vec::len)
+        )));
+    }
+    let levels = w.digits.levels();
+    if let Some(v) = w.values.par_iter().find_any(|v| (**v as i32).abs() > levels) {
+        return Err(Error::Backend(format!("a weight of {v} where {levels} is the largest")));
+    }
+    let panels = Panels::new::<K>(w.out, w.inp, w.digits, false, |o, i| w.values[o * w.inp + i]);
+    Ok(Matrix {
+        panels: K::Line::pack(panels),
+        scales: Scales::new(w.scales.iter().copied(), w.bias.as_deref(), K::NR),
+        out: w.out,
+        inp: w.inp,
+        digits: w.digits,
+    })
+}
+
+/// `out[.., column..] (+)= a . w`.
+pub(crate) fn run<K: Kernel<Line: PackedLine> + Vector>(
+    kernel: K,
+    a: &Rows,
+    w: &Matrix,
+    factor: Option<&[Scale]>,
+    store: Store,
+    out: &mut Ints,
+) {
+    assert_eq!((a.cols, a.group), (w.inp, w.inp), "rows of one scale each, as long as the matrix has inputs");
+    assert!(a.rows <= out.rows && store.column + w.out <= out.cols, "the product does not fit its place");
+    if a.rows == 0 || w.out == 0 {
+        return;
+    }
+    let cols = out.cols;
+    for (slab, out) in out.data[..a.rows * cols].chunks_mut(SLAB * cols).enumerate() {
+        run_slab(kernel, a, slab * SLAB, w, factor, store, cols, out);
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn run_slab<K: Kernel<Line: PackedLine> + Vector>(
+    kernel: K,
+    a: &Rows,
+    first: usize,
+    w: &Matrix,
+    factor: Option<&[Scale]>,
+    store: Store,
+    cols: usize,
+    out: &mut [i32],
+) {
+    let panels = K::Line::of(w);
+    let shift = product_shift(w.inp, a.digits, w.digits);
+    let (rows, stride, digits) = (out.len() / cols, panels.stride(), a.digits.count());
+    let plane = rows * stride;
+    let mut packed = vec![K::A::from_digit(0); digits * plane];
+    if stride > 0 {
+        packed.par_chunks_mut(stride).with_min_len(16).enumerate().for_each(|(i, row)| {
+            let (d, t) = (i / rows, first + i % rows);
+            pack_row(&a.values[t * a.cols..][..a.cols], a.digits, d, row);
+        });
+    }
+
+    // Blocks of rows x runs of panels: enough of them for the threads, as large as caches allow.
+    let most = (BLOCK_BYTES / (stride * digits).max(1)).clamp(K::MR, BLOCK_ROWS) / K::MR * K::MR;
+    let blocks = rows.div_ceil(most);
+    let block = rows.div_ceil(blocks).next_multiple_of(K::MR);
+    let all = w.out.div_ceil(K::NR);
+    let runs = (4 * rayon::current_num_threads()).div_ceil(rows.div_ceil(block)).clamp(1, all);
+    let run = all.div_ceil(runs);
+
+    let mut tasks = Vec::new();
+    for (b, rows) in out.chunks_mut(block * cols).enumerate() {
+        let mut pieces: Vec<Vec<&mut [i32]>> = Vec::new();
+        pieces.resize_with(all.div_ceil(run), Vec::new);
+        for row in rows.chunks_mut(cols) {
+            let row = &mut row[store.column..store.column + w.out];
+            for (pieces, piece) in pieces.iter_mut().zip(row.chunks_mut(run * K::NR)) {
+                pieces.push(piece);
+            }
+        }
+        tasks.extend(pieces.into_iter().enumerate().map(|(r, pieces)| (b * block, r * run, pieces)));
+    }
+    tasks.into_par_iter().for_each(|(t, panel, mut out)| {
+        let mut acc = vec![0; 3 * out.len() * K::NR];
+        for p in 0..out[0].len().div_ceil(K::NR) {
+            panels.products(
+                kernel,
+                &packed[t * stride..],
+                plane,
+                digits,
+                out.len(),
+                panel + p,
+                shift,
+                &mut acc,
+            );
+            let columns = w.scales.from((panel + p) * K::NR);
+            for (r, (acc, out)) in acc.chunks_exact(K::NR).zip(&mut out).enumerate() {
+                let end = out.len().min((p + 1) * K::NR);
+                let row = row_scale(a, first + t + r, factor).shifted(shift as i32);
+                kernel.finish(acc, row, columns, store.add, &mut out[p * K::NR..end]);
+            }
+        }
+    });
+}

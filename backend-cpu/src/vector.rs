@@ -1,0 +1,305 @@
+//! Row operations written once, in plain loops that compilers turn into vector code, and compiled once for every path.
+//!
+//! [`Vector`] has one method for each function of this file; a path's implementation is the same body inlined into a function
+//! with that path's instructions enabled. Each computes exactly what the portable row function it names computes; they differ by
+//! being free of branches and of 128-bit or division steps inside loops.
+
+use speckv_predictor::backend::Silu;
+use speckv_predictor::fixed::{LIMIT, Scale, saturate, shift_round};
+
+/// Scales (and bias) of a run of outputs, as columns of numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Columns<'a> {
+    /// Mantissas.
+    pub m: &'a [i32],
+    /// Exponents; of a zero mantissa, [`NEVER`].
+    pub e: &'a [i32],
+    /// Greatest of `e`.
+    pub top: i32,
+    /// Added to results.
+    pub bias: Option<&'a [i32]>,
+}
+
+/// The exponent of a zero scale: its product is zero whatever the other exponent, so any right shift does.
+pub(crate) const NEVER: i32 = -8192;
+
+/// Calls the named macro with the signature of every operation, after the macro's own arguments.
+macro_rules! operations {
+    ($then:ident $(, $arg:tt)*) => {
+        $then! {
+            $($arg)*
+            fn combine(low: &mut [i32], middle: &[i32], high: &[i32], shift: u32);
+            fn finish(acc: &[i32], row: Scale, columns: Columns<'_>, add: bool, out: &mut [i32]);
+            fn greatest(x: &[i32]) -> i32;
+            fn weigh(scores: &[i32], exponent: i32, factors: &[i32], exp2: &[i32; 257], out: &mut [i16]) -> i64;
+            fn accumulate(totals: &mut [i64], low: &[i32], high: &[i32], octaves: u32);
+            fn divide(totals: &[i64], lift: i32, fold: i32, recip: i64, shift: i32, out: &mut [i32]);
+            fn amax(x: &[i32]) -> u32;
+            fn shift_left(x: &mut [i32], shift: u32);
+            fn shift_right(x: &mut [i32], shift: u32);
+            fn hadamard(x: &mut [i32], spare: &mut [i32], log2: u32);
+            fn sum_of_squares(x: &[i32], n: i32) -> u64;
+            fn digits(x: &[i32], n: i32, recip: i32, bits: u32, out: &mut [i16]);
+            fn silu(gate_up: &[i32], how: Silu, logistic: &[i32; 2049], out: &mut [i32]);
+        }
+    };
+}
+pub(crate) use operations;
+
+macro_rules! declare {
+    ($(fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
+        /// The operations of this file on one path. A value is the proof that the path can run.
+        #[allow(clippy::too_many_arguments)]
+        pub(crate) trait Vector: Copy + Send + Sync {
+            $(fn $name(self, $($arg: $ty),*) $(-> $ret)?;)*
+        }
+
+        #[allow(clippy::too_many_arguments)]
+        impl Vector for crate::scalar::Scalar {
+            $(fn $name(self, $($arg: $ty),*) $(-> $ret)? {
+                $name($($arg),*)
+            })*
+        }
+    };
+}
+operations!(declare);
+
+/// `low = round_sum(low + 256 middle + 65536 high, shift)`: the digits of a product, put together. `middle` and `high` may be empty.
+#[inline(always)]
+pub(crate) fn combine(low: &mut [i32], middle: &[i32], high: &[i32], shift: u32) {
+    let half = if shift == 0 { 0 } else { 1i64 << (shift - 1) };
+    match (middle.is_empty(), high.is_empty()) {
+        (true, _) if shift == 0 => {}
+        (true, _) => low.iter_mut().for_each(|a| *a = ((*a as i64 + half) >> (shift & 63)) as i32),
+        (false, true) => {
+            for (a, b) in low.iter_mut().zip(middle) {
+                *a = ((*a as i64 + ((*b as i64) << 8) + half) >> (shift & 63)) as i32;
+            }
+        }
+        (false, false) => {
+            for ((a, b), c) in low.iter_mut().zip(middle).zip(high) {
+                *a = ((*a as i64 + ((*b as i64) << 8) + ((*c as i64) << 16) + half) >> (shift & 63)) as i32;
+            }
+        }
+    }
+}
+
+/// [`gemm::finish`](speckv_predictor::portable::gemm::finish) of a row's products: `row` has the product's shift in it.
+#[inline(always)]
+pub(crate) fn finish(acc: &[i32], row: Scale, columns: Columns<'_>, add: bool, out: &mut [i32]) {
+    let n = out.len();
+    let (acc, m, e) = (&acc[..n], &columns.m[..n], &columns.e[..n]);
+    let (row_m, row_e) = (row.m as i32, if row.m == 0 { NEVER } else { row.e as i32 });
+    if row_e + columns.top >= 0 {
+        for i in 0..n {
+            let v = shift_round(acc[i] as i64 * (row_m * m[i]) as i64, (row_e + e[i]).max(-16384));
+            let v = columns.bias.map_or(v, |b| saturate(v as i64 + b[i] as i64));
+            out[i] = if add { saturate(out[i] as i64 + v as i64) } else { v };
+        }
+        return;
+    }
+    // A right shift of 1..=63 bits; |acc * mantissas| < 2^61, so 63 gives the zero that any longer shift gives. Sums of two values within
+    // LIMIT fit 32 bits. Plain loops: a closure behind an iterator would not be compiled with the path's instructions.
+    macro_rules! each {
+        (|$i:ident, $v:ident| $value:expr) => {
+            for $i in 0..n {
+                let v = acc[$i] as i64 * (row_m * m[$i]) as i64;
+                let s = (-(row_e + e[$i])).min(63) as u32;
+                let half = 1i64.wrapping_shl(s.wrapping_sub(1));
+                let v = v.wrapping_add(half).wrapping_shr(s);
+                let $v = v.clamp(-(LIMIT as i64), LIMIT as i64) as i32;
+                out[$i] = $value;
+            }
+        };
+    }
+    match (columns.bias, add) {
+        (None, false) => each!(|i, v| v),
+        (None, true) => each!(|i, v| bounded_sum(out[i], v)),
+        (Some(bias), false) => {
+            let bias = &bias[..n];
+            each!(|i, v| bounded_sum(v, bias[i]));
+        }
+        (Some(bias), true) => {
+            let bias = &bias[..n];
+            each!(|i, v| bounded_sum(out[i], bounded_sum(v, bias[i])));
+        }
+    }
+}
+
+/// The saturated sum of two values within [`LIMIT`].
+#[inline(always)]
+fn bounded_sum(a: i32, b: i32) -> i32 {
+    a.wrapping_add(b).clamp(-LIMIT, LIMIT)
+}
+
+/// The greatest value; `i32::MIN` of none.
+#[inline(always)]
+pub(crate) fn greatest(x: &[i32]) -> i32 {
+    x.iter().fold(i32::MIN, |m, v| m.max(*v))
+}
+
+/// Attention weights of one block: `exp2` of scores below `exponent` octaves, times the values' factors (two digits). Returns the sum of
+/// the weights before factors.
+#[inline(always)]
+pub(crate) fn weigh(
+    scores: &[i32],
+    exponent: i32,
+    factors: &[i32],
+    exp2: &[i32; 257],
+    out: &mut [i16],
+) -> i64 {
+    let n = scores.len();
+    let (factors, out) = (&factors[..n], &mut out[..n]);
+    let mut sum = 0i32;
+    for i in 0..n {
+        let x = (exponent << 16).wrapping_sub(scores[i]) as u32;
+        let octave = x >> 16;
+        let at = (x >> 8 & 255) as usize;
+        let (a, b) = (exp2[at], exp2[at + 1]);
+        // |b - a| < 2^22, a <= 2^30: 32 bits hold every step.
+        let v = a.wrapping_add((b.wrapping_sub(a)).wrapping_mul((x & 255) as i32) >> 8) as u32;
+        let o = octave.min(17);
+        let v = v.wrapping_add(1u32.wrapping_shl(13 + o)).wrapping_shr(14 + o);
+        let v = if octave < 18 { v as i32 } else { 0 };
+        // At most 64 weights of 2^16.
+        sum = sum.wrapping_add(v);
+        // 2^16 * 16319 + 2^14 < 2^31.
+        out[i] = (v.wrapping_mul(factors[i]).wrapping_add(1 << 14) >> 15) as i16;
+    }
+    sum as i64
+}
+
+/// [`attention::align`](speckv_predictor::portable::attention::align) of block sums `low + 256 high`, added to `totals`; `high` may be empty.
+#[inline(always)]
+pub(crate) fn accumulate(totals: &mut [i64], low: &[i32], high: &[i32], octaves: u32) {
+    if high.is_empty() {
+        for (t, l) in totals.iter_mut().zip(low) {
+            *t = t.wrapping_add(((*l as i64) << 8) >> (octaves & 63));
+        }
+    } else {
+        for ((t, l), h) in totals.iter_mut().zip(low).zip(high) {
+            *t = t.wrapping_add(((*l as i64 + ((*h as i64) << 8)) << 8) >> (octaves & 63));
+        }
+    }
+}
+
+/// [`attention::divide`](speckv_predictor::portable::attention::divide) with the reciprocal at hand: totals are moved `lift` bits left (right if
+/// negative), `fold` bits right, multiplied and moved `shift` bits.
+#[inline(always)]
+pub(crate) fn divide(totals: &[i64], lift: i32, fold: i32, recip: i64, shift: i32, out: &mut [i32]) {
+    let (up, down) = (lift.max(0) as u32 & 63, (fold - lift.min(0)) as u32 & 63);
+    for (o, t) in out.iter_mut().zip(totals) {
+        *o = shift_round(((*t << up) >> down) * recip, shift);
+    }
+}
+
+/// The greatest magnitude.
+#[inline(always)]
+pub(crate) fn amax(x: &[i32]) -> u32 {
+    x.iter().fold(0, |m, v| m.max(v.unsigned_abs()))
+}
+
+/// Every value, `shift` bits up (in place).
+#[inline(always)]
+pub(crate) fn shift_left(x: &mut [i32], shift: u32) {
+    x.iter_mut().for_each(|v| *v = v.wrapping_shl(shift));
+}
+
+/// Every value, `shift >= 1` bits down and rounded (in place).
+#[inline(always)]
+pub(crate) fn shift_right(x: &mut [i32], shift: u32) {
+    let half = 1i32.wrapping_shl(shift - 1);
+    x.iter_mut().for_each(|v| *v = v.wrapping_add(half).wrapping_shr(shift));
+}
+
+/// [`quantise::hadamard`](speckv_predictor::portable::quantise::hadamard). Sums and differences are exact, so the order of its steps is free:
+/// each adds and subtracts neighbours and puts sums in the first half, differences in the second, which turns the index bits by one; after
+/// all steps they are back in place. So every step reads and writes whole registers, however close its partners are.
+///
+/// `spare` has room for a block.
+#[inline(always)]
+pub(crate) fn hadamard(x: &mut [i32], spare: &mut [i32], log2: u32) {
+    let block = 1usize << log2;
+    let spare = &mut spare[..block];
+    for chunk in x.chunks_exact_mut(block) {
+        let mut step = 0;
+        while step + 2 <= log2 {
+            neighbours(chunk, spare);
+            neighbours(spare, chunk);
+            step += 2;
+        }
+        if step < log2 {
+            neighbours(chunk, spare);
+            chunk.copy_from_slice(spare);
+        }
+    }
+}
+
+#[inline(always)]
+fn neighbours(from: &[i32], to: &mut [i32]) {
+    let half = to.len() / 2;
+    let pairs = &from.as_chunks::<2>().0[..half];
+    let (sums, differences) = to.split_at_mut(half);
+    let differences = &mut differences[..half];
+    for i in 0..half {
+        let [a, b] = pairs[i];
+        sums[i] = a.wrapping_add(b);
+        differences[i] = a.wrapping_sub(b);
+    }
+}
+
+/// Sum of the squares of `x * 2^n`, each rounded to 16 bits: what the norm of a row is made of.
+#[inline(always)]
+pub(crate) fn sum_of_squares(x: &[i32], n: i32) -> u64 {
+    let mut sum = 0i64;
+    for v in x {
+        let v = (v.wrapping_shl(n as u32).wrapping_add(1 << 13) >> 14) as i64;
+        sum = sum.wrapping_add(v.wrapping_mul(v));
+    }
+    sum as u64
+}
+
+/// `out = round(x * 2^n * recip * 2^-bits)`; `|x * 2^n| < 2^30`, `recip < 2^31`.
+#[inline(always)]
+pub(crate) fn digits(x: &[i32], n: i32, recip: i32, bits: u32, out: &mut [i16]) {
+    let half = 1i64 << (bits - 1);
+    let n = n as u32;
+    for (q, v) in out.iter_mut().zip(x) {
+        let v = v.wrapping_shl(n) as i64;
+        *q = (v.wrapping_mul(recip as i64).wrapping_add(half) >> (bits & 63)) as i16;
+    }
+}
+
+/// [`elementwise::silu_row`](speckv_predictor::portable::elementwise::silu_row).
+#[inline(always)]
+pub(crate) fn silu(gate_up: &[i32], how: Silu, logistic: &[i32; 2049], out: &mut [i32]) {
+    let n = out.len();
+    let (gate, up) = (&gate_up[..n], &gate_up[n..2 * n]);
+    let (to_q20, to_out) = (20 - how.gate, how.out - how.gate - how.up);
+    let sigma = |x: i32| {
+        let a = x.unsigned_abs().min((16 << 20) - 1);
+        let at = (a >> 13) as usize & 2047;
+        let (lo, hi) = (logistic[at], logistic[at + 1]);
+        // |hi - lo| < 2^22 and 13 bits of fraction: up to 35 bits.
+        let v = lo as i64 + (((hi.wrapping_sub(lo)) as i64 * (a & 8191) as i64) >> 13);
+        if x < 0 { (1 << 30) - v } else { v }
+    };
+    if to_out < 0 && to_q20 > -62 && to_q20 <= 0 {
+        // The usual case: two right shifts, without branches.
+        let (s1, half1) = (-to_q20 as u32, if to_q20 == 0 { 0 } else { 1i64 << (-to_q20 - 1) });
+        let s2 = (-to_out).min(63) as u32;
+        let half2 = 1i64 << (s2 - 1);
+        for i in 0..n {
+            let g = gate[i] as i64;
+            let x = (g + half1).wrapping_shr(s1) as i32;
+            let silu = (g * sigma(x) + (1 << 29)) >> 30;
+            let v = (silu * up[i] as i64).wrapping_add(half2).wrapping_shr(s2);
+            out[i] = v.clamp(-(LIMIT as i64), LIMIT as i64) as i32;
+        }
+    } else {
+        for i in 0..n {
+            let silu = (gate[i] as i64 * sigma(shift_round(gate[i] as i64, to_q20)) + (1 << 29)) >> 30;
+            out[i] = shift_round(silu * up[i] as i64, to_out);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Calibration sequences: token ids, the target's cache, and the hidden state entering each layer.
+
+use speckv_capture::{Cache, CacheMode, ElementFormat, ModelSource, RunOptions, Target, cache::fp8_scales};
+use speckv_codec_core::Part;
+
+use crate::Error;
+
+/// One sequence as the target saw it.
+pub struct Sequence {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Its cache.
+    pub cache: Cache,
+    /// Hidden state entering each layer, `[tokens, hidden]`, as bf16 bits (the target computes it in bf16).
+    pub hidden: Vec<Vec<u16>>,
+}
+
+impl Sequence {
+    /// Codes of a plane, `[tokens, head_dim]`.
+    pub fn codes(&self, layer: usize, part: Part, head: usize) -> Vec<u16> {
+        let c = &self.cache;
+        let n = c.tokens * c.head_dim;
+        let bytes = &c.planes[layer][part as usize];
+        match c.format.width() {
+            8 => bytes[head * n..(head + 1) * n].iter().map(|b| *b as u16).collect(),
+            _ => bytes[2 * head * n..2 * (head + 1) * n].chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect(),
+        }
+    }
+
+    /// The hidden state entering a layer.
+    pub fn hidden(&self, layer: usize) -> Vec<f32> {
+        self.hidden[layer].iter().map(|h| f32::from_bits((*h as u32) << 16)).collect()
+    }
+}
+
+/// Scales of a cache as f32 bits, order layer, part, head.
+pub fn scale_bits(cache: &Cache) -> Vec<u32> {
+    cache.scales.iter().flatten().flatten().flatten().map(|s| s.to_bits()).collect()
+}
+
+/// Runs the target over every sequence in bf16.
+pub fn capture(
+    target: &Target,
+    ids: &[Vec<u32>],
+    mode: &CacheMode,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Vec<Sequence>, Error> {
+    let mut out = Vec::new();
+    for (i, ids) in ids.iter().enumerate() {
+        let options = RunOptions { cache: mode.clone(), ..RunOptions::default() };
+        let mut hidden = Vec::new();
+        let run = target.run_with(ids, &options, &mut |state| {
+            hidden.push(state.hidden.iter().map(|h| (h.to_bits() >> 16) as u16).collect());
+            Ok(())
+        })?;
+        out.push(Sequence { ids: ids.clone(), cache: run.cache, hidden });
+        progress(i as u64 + 1, 0);
+    }
+    Ok(out)
+}
+
+/// One e4m3 scale a (layer, part) from bf16 caches.
+pub fn e4m3_mode(sequences: &[Sequence]) -> Result<CacheMode, Error> {
+    let caches: Vec<&Cache> = sequences.iter().map(|s| &s.cache).collect();
+    let scales = fp8_scales(ElementFormat::E4m3, &caches)?;
+    Ok(CacheMode::Fp8 { format: ElementFormat::E4m3, scales })
+}
+
+/// Loads the target.
+pub fn target(source: &ModelSource) -> Result<Target, Error> {
+    Ok(Target::load(source)?)
+}

@@ -1,0 +1,113 @@
+//! `speckv compress`
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde_json::json;
+use speckv_predictor::Backend;
+use speckv_predictor::codec::{self, LoadedMode, Options};
+
+use crate::error::{Error, Result};
+use crate::files::{Input, OutputFile};
+use crate::output::{Output, grouped, rate, rounded};
+use crate::profile::{self, Choice};
+use crate::progress::Coding;
+use crate::{backend, caches};
+
+/// Compress a cache file to a stream
+///
+/// What `speckv decompress` restores from the stream is the cache, bit for bit: every code of every key and value, the
+/// fp8 scales and, unless --no-token-ids is given, the token ids.
+#[derive(clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// Cache file: safetensors with layers.N.key and layers.N.value
+    cache: PathBuf,
+    /// Profile of the model that the cache is of (see `speckv build`)
+    #[arg(long, short)]
+    profile: PathBuf,
+    /// What predicts the values
+    #[arg(long, value_enum, default_value_t)]
+    predictor: Choice,
+    /// Precision of the draft, by the name that `speckv inspect PROFILE` lists [default: the profile's first]
+    #[arg(long, value_name = "NAME")]
+    precision: Option<String>,
+    /// Tokens per chunk; each chunk is restored on its own once the tokens before it are there
+    #[arg(long, value_name = "TOKENS", default_value_t = codec::CHUNK_TOKENS,
+          value_parser = clap::value_parser!(u32).range(1..=65536))]
+    chunk: u32,
+    /// Leave the token ids out: whoever decompresses has them already
+    #[arg(long)]
+    no_token_ids: bool,
+    /// Stream to write
+    #[arg(long, short, value_name = "OUT.skv")]
+    output: PathBuf,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  speckv compress cache.safetensors --profile smol.speckv -o cache.skv
+      with the draft network if the cache file has its token_ids, else with statistics alone
+  speckv compress cache.safetensors --profile smol.speckv --predictor static -o cache.skv
+      fastest; needs no token ids on either side
+  speckv compress cache.safetensors --profile smol.speckv --chunk 64 -o cache.skv
+      finer random access for about 1 % more bytes";
+
+pub fn run(args: &Args, output: &Output) -> Result<()> {
+    let file = OutputFile::create(&args.output, &[&args.cache, &args.profile])?;
+    let input = Input::open(&args.profile)?;
+    let profile = profile::parse(&input, &args.profile)?;
+    let cache = caches::read(&args.cache)?;
+    codec::check_geometry(&profile, caches::geometry(&cache))?;
+    if cache.format.width() == 8 && cache.scales.is_none() {
+        output.note("the cache file has no scales; the stream records 1, and so will the restored file");
+    }
+    let (format, has_ids) = (cache.format, cache.token_ids.is_some());
+    let (kind, precision) =
+        profile::pick(&profile, args.predictor, args.precision.as_deref(), format, has_ids)?;
+    let backend = backend::open()?;
+    let mode = LoadedMode::load(&backend, &profile, kind, &precision, format)?;
+    if mode.needs_ids() && !has_ids {
+        return Err(Error::mismatch(format!(
+            "the {} predictor needs token ids: expected `token_ids` in {}, found none; add them or use --predictor static",
+            kind.name(),
+            args.cache.display()
+        )));
+    }
+
+    let since = Instant::now();
+    let total = (cache.tokens * cache.layers) as u64;
+    let mut coding = Coding::new(output.bar("compressing", total), cache.layers, cache.tokens);
+    let options = Options { chunk_tokens: args.chunk, store_ids: !args.no_token_ids };
+    let stream = caches::with_view(&cache, |view| {
+        Ok(codec::compress(&backend, &mode, view, options, &mut |position, layer| {
+            coding.layer(position, layer)
+        })?)
+    })?;
+    drop(coding);
+    let seconds = since.elapsed().as_secs_f64();
+    file.write(&stream)?;
+
+    let before = std::fs::metadata(&args.cache).map_err(|e| Error::io(&args.cache, e))?.len();
+    let after = stream.len() as u64;
+    let scalars = caches::scalars(&cache);
+    let (bits, ratio) = (rate(after, scalars), before as f64 / after as f64);
+    let value = json!({
+        "output": args.output, "format": format.name(), "predictor": kind.name(), "precision": precision,
+        "tokens": cache.tokens, "chunks": cache.tokens.div_ceil(args.chunk as usize), "scalars": scalars,
+        "cache_bytes": before, "stream_bytes": after, "bits_per_scalar": rounded(bits, 4),
+        "ratio": rounded(ratio, 4), "seconds": rounded(seconds, 3), "backend": backend.name(),
+    });
+    output.report(&value, || {
+        format!(
+            "{}: {} -> {} bytes, {bits:.3} bits per scalar, {ratio:.2}x, {} {precision} in {seconds:.2} s on {}",
+            args.output.display(),
+            grouped(before),
+            grouped(after),
+            kind.name(),
+            backend.name()
+        )
+        .replace("  ", " ")
+    });
+    Ok(())
+}

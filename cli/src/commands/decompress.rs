@@ -1,0 +1,75 @@
+//! `speckv decompress`
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::json;
+use speckv_predictor::Backend;
+
+use crate::error::Result;
+use crate::files::{self, Input};
+use crate::output::{Output, grouped, rounded};
+use crate::streams::{self, BesidesArgs};
+use crate::{backend, profile};
+
+/// Restore the cache file from a stream
+///
+/// The tensors are those that were compressed, byte for byte. Anything that would make them differ (another profile, a
+/// damaged stream, wrong token ids) is an error, and then no file is written.
+#[derive(clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// Stream to read
+    stream: PathBuf,
+    /// The profile that the stream was compressed with
+    #[arg(long, short)]
+    profile: PathBuf,
+    #[command(flatten)]
+    besides: BesidesArgs,
+    /// Cache file to write
+    #[arg(long, short, value_name = "OUT.safetensors")]
+    output: PathBuf,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  speckv decompress cache.skv --profile smol.speckv -o cache.safetensors
+  speckv decompress cache.skv --profile smol.speckv --token-ids ids.json -o cache.safetensors
+      a stream compressed with --no-token-ids
+  speckv decompress chunk3.skv --profile smol.speckv --prefix first-3-chunks.safetensors -o chunk3.safetensors
+      a chunk alone, given the tokens before it";
+
+pub fn run(args: &Args, output: &Output) -> Result<()> {
+    let inputs: Vec<&Path> =
+        [args.stream.as_path(), &args.profile].into_iter().chain(args.besides.paths()).collect();
+    files::check_output(&args.output, &inputs)?;
+    let bytes = Input::open(&args.stream)?;
+    let stream = streams::parse(bytes.bytes(), &args.stream)?;
+    let input = Input::open(&args.profile)?;
+    let profile = profile::parse(&input, &args.profile)?;
+    let backend = backend::open()?;
+    let mode = streams::load(&backend, &profile, stream.header())?;
+    let besides = args.besides.read(stream.header(), output)?;
+
+    let since = Instant::now();
+    let cache = streams::decode(&backend, &mode, &stream, &besides, output)?;
+    let seconds = since.elapsed().as_secs_f64();
+    cache.write(&args.output)?;
+
+    let size = bytes.bytes().len() as u64;
+    let value = json!({
+        "output": args.output, "format": cache.format.name(), "tokens": cache.tokens, "stream_bytes": size,
+        "token_ids": cache.token_ids.is_some(), "seconds": rounded(seconds, 3), "backend": backend.name(),
+    });
+    output.report(&value, || {
+        format!(
+            "{}: {} tokens of {} from {} bytes in {seconds:.2} s on {}; all checksums right",
+            args.output.display(),
+            cache.tokens,
+            cache.format.name(),
+            grouped(size),
+            backend.name()
+        )
+    });
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! One module per subcommand.
+
+mod build;
+mod capture;
+mod compress;
+mod decompress;
+mod demo;
+mod extract;
+mod inspect;
+mod verify;
+
+use clap::Subcommand;
+
+use crate::error::Result;
+use crate::output::Output;
+
+/// Subcommands.
+#[derive(Subcommand)]
+pub enum Command {
+    Demo(demo::Args),
+    Build(build::Args),
+    Capture(capture::Args),
+    Compress(compress::Args),
+    Decompress(decompress::Args),
+    Verify(verify::Args),
+    Inspect(inspect::Args),
+    Extract(extract::Args),
+}
+
+impl Command {
+    /// Runs it.
+    pub fn run(&self, output: &Output) -> Result<()> {
+        match self {
+            Command::Demo(args) => demo::run(args, output),
+            Command::Build(args) => build::run(args, output),
+            Command::Capture(args) => capture::run(args, output),
+            Command::Compress(args) => compress::run(args, output),
+            Command::Decompress(args) => decompress::run(args, output),
+            Command::Verify(args) => verify::run(args, output),
+            Command::Inspect(args) => inspect::run(args, output),
+            Command::Extract(args) => extract::run(args, output),
+        }
+    }
+}

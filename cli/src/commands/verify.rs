@@ -1,0 +1,137 @@
+//! `speckv verify`
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde_json::json;
+use speckv_capture::Cache;
+use speckv_codec_core::Stream;
+use speckv_predictor::Backend;
+use speckv_predictor::codec::{self, LoadedMode, Options};
+
+use crate::error::{Error, Result};
+use crate::files::Input;
+use crate::output::{Output, rounded};
+use crate::progress::Coding;
+use crate::streams::{self, BesidesArgs};
+use crate::{backend, caches, profile};
+
+/// Prove that a stream restores what it should
+///
+/// Decodes everything, checks every checksum, compresses the result again and expects the same bytes: same cache,
+/// profile and options give the same stream on every machine. With --cache, every code is also compared with that file.
+#[derive(clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// Stream to check
+    stream: PathBuf,
+    /// The profile that the stream was compressed with
+    #[arg(long, short)]
+    profile: PathBuf,
+    /// Cache file to compare with, of these tokens or of the whole cache
+    #[arg(long, value_name = "CACHE")]
+    cache: Option<PathBuf>,
+    #[command(flatten)]
+    besides: BesidesArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  speckv verify cache.skv --profile smol.speckv
+  speckv verify cache.skv --profile smol.speckv --cache cache.safetensors
+      before the original is deleted";
+
+pub fn run(args: &Args, output: &Output) -> Result<()> {
+    let bytes = Input::open(&args.stream)?;
+    let stream = streams::parse(bytes.bytes(), &args.stream)?;
+    let input = Input::open(&args.profile)?;
+    let profile = profile::parse(&input, &args.profile)?;
+    let backend = backend::open()?;
+    let mode = streams::load(&backend, &profile, stream.header())?;
+    let besides = args.besides.read(stream.header(), output)?;
+
+    let since = Instant::now();
+    let cache = streams::decode(&backend, &mode, &stream, &besides, output)?;
+    if let Some(path) = &args.cache {
+        compare(path, &cache, stream.header().first_token as usize)?;
+    }
+    let again = encode_again(&backend, &mode, &stream, &cache, besides.prefix.as_ref(), output)?;
+    let seconds = since.elapsed().as_secs_f64();
+    let value = json!({
+        "stream": args.stream, "tokens": cache.tokens, "chunks": stream.directory().len(), "checksums": true,
+        "same_bytes_again": again, "cache_equal": args.cache.as_ref().map(|_| true),
+        "seconds": rounded(seconds, 3), "backend": backend.name(),
+    });
+    output.result(&value, || {
+        let same = if again.is_some() { "; compressed again to the same bytes" } else { "" };
+        let cache_text = args.cache.as_ref().map(|path| format!("; every code equals {}", path.display()));
+        format!(
+            "{}: {} tokens in {} chunks decode, all checksums right{same}{} ({seconds:.2} s on {})",
+            args.stream.display(),
+            cache.tokens,
+            stream.directory().len(),
+            cache_text.unwrap_or_default(),
+            backend.name()
+        )
+    });
+    Ok(())
+}
+
+fn compare(path: &std::path::Path, restored: &Cache, first: usize) -> Result<()> {
+    let mut expected = caches::read(path)?;
+    if expected.tokens > restored.tokens && expected.tokens >= first + restored.tokens {
+        expected = caches::slice(&expected, first..first + restored.tokens);
+    }
+    match caches::difference(&expected, restored)? {
+        Some(what) => {
+            Err(Error::mismatch(format!("the stream is sound but not of {}: {what}", path.display())))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Compresses the restored cache (behind its prefix) and compares; `None` if that is impossible for want of token ids.
+fn encode_again<B: Backend>(
+    b: &B,
+    mode: &LoadedMode<'_, B>,
+    stream: &Stream<'_>,
+    restored: &Cache,
+    prefix: Option<&Cache>,
+    output: &Output,
+) -> Result<Option<bool>> {
+    let header = stream.header();
+    let joined;
+    let whole = match prefix {
+        None => restored,
+        Some(prefix) => {
+            if mode.needs_ids() && prefix.token_ids.is_none() {
+                output.note(
+                    "not compressed again: that takes the token ids of the prefix, and its file has none",
+                );
+                return Ok(None);
+            }
+            let mut prefix = prefix.clone();
+            // Where ids are only carried along, those of the prefix do not reach the chunks compared.
+            prefix.token_ids.get_or_insert_with(|| vec![0; prefix.tokens]);
+            joined = caches::join(&prefix, restored);
+            &joined
+        }
+    };
+    let total = (whole.tokens * whole.layers) as u64;
+    let mut coding = Coding::new(output.bar("compressing", total), whole.layers, whole.tokens);
+    let options = Options { chunk_tokens: header.chunk_tokens, store_ids: header.token_ids };
+    let bytes = caches::with_view(whole, |view| {
+        Ok(codec::compress(b, mode, view, options, &mut |position, layer| coding.layer(position, layer))?)
+    })?;
+    let again = streams::parse(&bytes, "the stream compressed again".as_ref())?;
+    let before = (header.first_token / u64::from(header.chunk_tokens)) as usize;
+    for index in 0..stream.directory().len() {
+        if again.extract(before + index)? != stream.extract(index)? {
+            return Err(Error::mismatch(format!(
+                "chunk {index} decodes, but compressing it again gives other bytes: it was not written by this version of \
+                 the format"
+            )));
+        }
+    }
+    Ok(Some(true))
+}

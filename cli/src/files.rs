@@ -1,0 +1,94 @@
+//! Files in and out: inputs are mapped, outputs appear whole or not at all.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use tempfile::NamedTempFile;
+
+use crate::error::{Error, Result};
+
+/// The bytes of an input file.
+pub struct Input {
+    map: Option<Mmap>,
+}
+
+impl Input {
+    /// Maps a file for reading.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let about = file.metadata().map_err(|e| Error::io(path, e))?;
+        if about.is_dir() {
+            return Err(Error::usage(format!("{}: expected a file, found a folder", path.display())));
+        }
+        if about.len() == 0 {
+            // Some systems refuse to map nothing.
+            return Ok(Input { map: None });
+        }
+        // SAFETY: the map is read-only, and its bytes are checked as any input is. As with every program that maps
+        // files, nobody may truncate it meanwhile; outputs of this program are renamed into place and never are.
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+        Ok(Input { map: Some(map) })
+    }
+
+    /// All of them.
+    pub fn bytes(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or_default()
+    }
+}
+
+/// Refuses an output path that is also an input, a folder, or in no folder, before any work is done.
+pub fn check_output(path: &Path, inputs: &[&Path]) -> Result<()> {
+    let folder = folder_of(path);
+    if !folder.is_dir() {
+        return Err(Error::usage(format!("{}: the folder does not exist; make it first", folder.display())));
+    }
+    let Ok(existing) = path.canonicalize() else { return Ok(()) };
+    if existing.is_dir() {
+        return Err(Error::usage(format!("{}: expected a file to write, found a folder", path.display())));
+    }
+    match inputs.iter().find(|input| input.canonicalize().is_ok_and(|i| i == existing)) {
+        Some(_) => Err(Error::usage(format!("{} is an input; choose another output", path.display()))),
+        None => Ok(()),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// An output file under a temporary name, removed again unless it is [put in place](Self::write).
+pub struct OutputFile {
+    temporary: NamedTempFile,
+    path: PathBuf,
+}
+
+impl OutputFile {
+    /// Checks the path and makes the temporary file, so that a folder that cannot be written to is found out at once.
+    pub fn create(path: &Path, inputs: &[&Path]) -> Result<Self> {
+        check_output(path, inputs)?;
+        let folder = folder_of(path);
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        {
+            // The usual permissions of a new file; temporary ones are private otherwise.
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let temporary = builder.prefix(".speckv-").tempfile_in(folder).map_err(|e| Error::io(folder, e))?;
+        Ok(OutputFile { temporary, path: path.to_owned() })
+    }
+
+    /// Writes the bytes, flushes them to the disk and renames: a crash leaves the old file or the new one.
+    pub fn write(mut self, bytes: &[u8]) -> Result<()> {
+        let path = &self.path;
+        self.temporary.write_all(bytes).map_err(|e| Error::io(path, e))?;
+        self.temporary.as_file().sync_all().map_err(|e| Error::io(path, e))?;
+        self.temporary.persist(path).map_err(|e| Error::io(path, e.error))?;
+        Ok(())
+    }
+}

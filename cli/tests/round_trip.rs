@@ -1,0 +1,177 @@
+//! What goes in comes back, byte for byte, whatever the options.
+
+mod common;
+
+use common::{Fixture, TOKENS, noise, ok};
+use speckv_capture::{Cache, ElementFormat};
+
+fn decompress(f: &Fixture, stream: &str, out: &str) {
+    ok(args!["decompress", f.path(stream), "--profile", f.path("profile.speckv"), "-o", f.path(out)]);
+}
+
+#[test]
+fn cache_files_come_back_as_they_were() {
+    let f = Fixture::new();
+    for (cache, predictor) in [("bf16", "static"), ("bf16", "draft"), ("e4m3", "static"), ("e4m3", "draft")] {
+        let file = format!("{cache}.safetensors");
+        let report = f.compress(&file, "c.skv", &["--predictor", predictor]);
+        assert_eq!(report["predictor"], predictor);
+        assert_eq!(report["stream_bytes"], f.read("c.skv").len());
+        decompress(&f, "c.skv", "back.safetensors");
+        assert!(f.read("back.safetensors") == f.read(&file), "{cache} {predictor}");
+        let verified = ok(args![
+            "verify",
+            f.path("c.skv"),
+            "--profile",
+            f.path("profile.speckv"),
+            "--cache",
+            f.path(&file)
+        ]);
+        assert_eq!((&verified["same_bytes_again"], &verified["cache_equal"]), (&true.into(), &true.into()));
+    }
+    // The output may be replaced, unlike an input.
+    decompress(&f, "c.skv", "back.safetensors");
+}
+
+#[test]
+fn auto_takes_the_draft_when_it_can() {
+    let f = Fixture::new();
+    assert_eq!(f.compress("bf16.safetensors", "c.skv", &[])["predictor"], "draft");
+    let mut cache = Cache::read(&f.path("bf16.safetensors")).unwrap();
+    cache.token_ids = None;
+    cache.write(&f.path("no-ids.safetensors")).unwrap();
+    assert_eq!(f.compress("no-ids.safetensors", "c.skv", &[])["predictor"], "static");
+    decompress(&f, "c.skv", "back.safetensors");
+    assert!(f.read("back.safetensors") == f.read("no-ids.safetensors"));
+}
+
+#[test]
+fn any_bits_in_any_format_come_back() {
+    let f = Fixture::new();
+    let formats = [
+        (ElementFormat::Bf16, 1),
+        (ElementFormat::F16, 1),
+        (ElementFormat::E4m3, 2),
+        (ElementFormat::E5m2, 1),
+    ];
+    for (format, scales) in formats {
+        // One token; a chunk exactly full.
+        for tokens in [1, 16] {
+            noise(format, scales, tokens).write(&f.path("noise.safetensors")).unwrap();
+            for predictor in ["static", "draft"] {
+                f.compress("noise.safetensors", "c.skv", &["--predictor", predictor]);
+                decompress(&f, "c.skv", "back.safetensors");
+                assert!(f.read("back.safetensors") == f.read("noise.safetensors"), "{format:?} {predictor}");
+            }
+        }
+    }
+}
+
+#[test]
+fn streams_without_ids_take_them_from_outside() {
+    let f = Fixture::new();
+    let with = f.compress("bf16.safetensors", "with.skv", &[])["stream_bytes"].as_u64().unwrap();
+    let without =
+        f.compress("bf16.safetensors", "c.skv", &["--no-token-ids"])["stream_bytes"].as_u64().unwrap();
+    assert!(without < with);
+    let ids = Cache::read(&f.path("bf16.safetensors")).unwrap().token_ids.unwrap();
+    std::fs::write(f.path("ids.json"), format!("{ids:?}")).unwrap();
+    for ids in ["ids.json", "bf16.safetensors"] {
+        let (profile, out) = (f.path("profile.speckv"), f.path("back.safetensors"));
+        ok(args!["decompress", f.path("c.skv"), "--profile", profile, "--token-ids", f.path(ids), "-o", out]);
+        assert!(f.read("back.safetensors") == f.read("bf16.safetensors"));
+    }
+}
+
+#[test]
+fn chunks_are_restored_alone_behind_their_prefix() {
+    let f = Fixture::new();
+    for cache in ["bf16.safetensors", "e4m3.safetensors"] {
+        f.compress(cache, "c.skv", &[]);
+        let whole = Cache::read(&f.path(cache)).unwrap();
+        for (chunk, tokens) in [(0, 0..16), (1, 16..32), (2, 32..TOKENS)] {
+            let report =
+                ok(args!["extract", f.path("c.skv"), "--chunk", chunk.to_string(), "-o", f.path("one.skv")]);
+            assert_eq!(
+                (&report["first_token"], &report["tokens"]),
+                (&tokens.start.into(), &tokens.len().into())
+            );
+            // The prefix may be longer than what comes before the chunk.
+            let mut all =
+                args!["decompress", f.path("one.skv"), "--profile", f.path("profile.speckv")].to_vec();
+            all.extend(args!["--prefix", f.path(cache), "-o", f.path("one.safetensors")]);
+            ok(&all);
+            let one = Cache::read(&f.path("one.safetensors")).unwrap();
+            assert_eq!(one.token_ids.as_deref(), whole.token_ids.as_ref().map(|ids| &ids[tokens.clone()]));
+            assert_eq!(one.tokens, tokens.len());
+            let verified = ok(args![
+                "verify",
+                f.path("one.skv"),
+                "--profile",
+                f.path("profile.speckv"),
+                "--prefix",
+                f.path(cache),
+                "--cache",
+                f.path(cache)
+            ]);
+            assert_eq!(
+                (&verified["same_bytes_again"], &verified["cache_equal"]),
+                (&true.into(), &true.into())
+            );
+        }
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    let f = Fixture::new();
+    f.compress("e4m3.safetensors", "one.skv", &["--threads", "1"]);
+    f.compress("e4m3.safetensors", "three.skv", &["--threads", "3"]);
+    assert!(f.read("one.skv") == f.read("three.skv"));
+}
+
+#[test]
+fn captures_have_the_format_asked_for() {
+    let f = Fixture::new();
+    let capture = |out: &str, more: &[&str]| {
+        let all = args!["capture", "--model", f.path("model"), "--text", f.path("a.txt"), "-o", f.path(out)];
+        ok(all.into_iter().chain(more.iter().map(|&m| m.into())));
+        Cache::read(&f.path(out)).unwrap()
+    };
+    let fine = capture("fine.safetensors", &["--skip", "3", "--tokens", "20"]);
+    assert_eq!((fine.format, fine.tokens), (ElementFormat::Bf16, 20));
+    let words = common::text(1, 200);
+    let fourth = words.split(' ').nth(3).unwrap();
+    assert_eq!(format!("w{}", fine.token_ids.unwrap()[0]), fourth);
+    let other = f.path("e4m3.safetensors");
+    let fixed = capture("fixed.safetensors", &["--format", "e4m3", "--scales-from", other.to_str().unwrap()]);
+    assert_eq!(fixed.scales, Cache::read(&other).unwrap().scales);
+    let rounded = capture("rounded.safetensors", &["--format", "e5m2", "--round-after", "--tokens", "20"]);
+    assert_eq!(rounded.format, ElementFormat::E5m2);
+    assert_eq!(capture("all.safetensors", &[]).tokens, 200);
+}
+
+#[test]
+fn profiles_from_caches_alone_are_static() {
+    let f = Fixture::new();
+    let (cache, out) = (f.path("bf16.safetensors"), f.path("static.speckv"));
+    ok(args!["build", "--cache", cache, "--rope-theta", "10000", "-o", out]);
+    let about = ok(args!["inspect", f.path("static.speckv")]);
+    assert_eq!(about["predictors"].as_array().unwrap().len(), 1);
+    let profile = f.path("static.speckv");
+    ok(args!["compress", f.path("bf16.safetensors"), "--profile", profile, "-o", f.path("c.skv")]);
+    let profile = f.path("static.speckv");
+    ok(args!["decompress", f.path("c.skv"), "--profile", profile, "-o", f.path("back.safetensors")]);
+    assert!(f.read("back.safetensors") == f.read("bf16.safetensors"));
+}
+
+#[test]
+fn builds_repeat() {
+    let f = Fixture::new();
+    let report = f.build("again.speckv", 1);
+    assert!(f.read("again.speckv") == f.read("profile.speckv"));
+    // Three sequences in turn from a text of five and one of two.
+    let used: Vec<_> =
+        report["used"].as_array().unwrap().iter().map(|u| u["sequences"].as_u64().unwrap()).collect();
+    assert_eq!(used, [2, 1]);
+}

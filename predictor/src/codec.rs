@@ -1,0 +1,297 @@
+//! Whole caches to streams and back.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use speckv_codec_core::{
+    ChunkEncoder, ElementFormat, Geometry, Header, Limits, Name, Part, PredictorKind, Stream, write_stream,
+};
+
+use crate::backend::Backend;
+use crate::coding::CodingTables;
+use crate::data::Digits;
+use crate::draft::{Draft, Feedback, LoadedNet};
+use crate::error::Error;
+use crate::predict::{Predict, Units};
+use crate::profile::{Kind, ProfileFile};
+use crate::session::{Decode, Encode, Progress, Session};
+use crate::stat::Static;
+
+/// Default tokens of a chunk.
+pub const CHUNK_TOKENS: u32 = 256;
+/// Tokens that go through a layer together: bounds memory, never changes a bit.
+const RUN_TOKENS: usize = 2048;
+
+/// A mode of a profile, its weights packed for a backend.
+pub struct LoadedMode<'a, B: Backend> {
+    file: &'a ProfileFile<'a>,
+    mode: usize,
+    tables: CodingTables,
+    steps: Vec<u64>,
+    means: Vec<[Vec<i32>; 2]>,
+    net: Option<(LoadedNet<B>, Vec<Feedback<B>>)>,
+}
+
+impl<'a, B: Backend> LoadedMode<'a, B> {
+    /// Loads what predictor `kind` in `precision` needs for caches of `format`.
+    pub fn load(b: &B, file: &'a ProfileFile<'a>, kind: Kind, precision: &str, format: ElementFormat) -> Result<Self, Error> {
+        let d = &file.description;
+        let mode = d.mode(kind, precision, format)?;
+        let width = d.kv_heads * d.head_dim;
+        let means = match kind {
+            Kind::Static => file
+                .i32s(&alloc::format!("mode.{mode}.mean"), &[d.layers, 2, width])?
+                .chunks_exact(2 * width)
+                .map(|m| [m[..width].to_vec(), m[width..].to_vec()])
+                .collect(),
+            Kind::Draft => Vec::new(),
+        };
+        let limit = crate::fixed::LIMIT as u32;
+        if means.iter().flatten().flatten().any(|m| m.unsigned_abs() > limit) {
+            return Err(Error::Profile(alloc::format!("mode {mode}: mean out of range")));
+        }
+        let net = match d.modes[mode].net {
+            Some(n) => Some((LoadedNet::load(b, file, n)?, Feedback::load(b, file, mode)?)),
+            None => None,
+        };
+        let steps = file.u64s("rope.steps", &[d.head_dim / 2])?;
+        Ok(LoadedMode { file, mode, tables: CodingTables::load(file, mode)?, steps, means, net })
+    }
+
+    fn predictor(&self) -> Result<Box<dyn Predict<B> + '_>, Error> {
+        let about = &self.file.description.modes[self.mode];
+        Ok(match (&self.net, about.net) {
+            (Some((net, feedback)), Some(index)) => {
+                let digits = Digits::from_count(about.residual_digits).unwrap_or(Digits::Two);
+                Box::new(Draft::new(self.file, index, digits, net, feedback, &self.steps)?)
+            }
+            _ => Box::new(Static::new(self.means.clone(), self.file.description.head_dim, self.steps.clone())),
+        })
+    }
+
+    /// A session at position 0 for caches with these scales (f32 bits, order layer, part, head; empty for 16-bit formats).
+    pub fn session<'s>(&'s self, b: &'s B, format: ElementFormat, scales: &[u32]) -> Result<Session<'s, B>, Error> {
+        let d = &self.file.description;
+        let units = if scales.is_empty() {
+            Units::one()
+        } else {
+            Units::from_scales(scales, scales.len() / (2 * d.layers), d.kv_heads)?
+        };
+        Ok(Session::new(b, self.predictor()?, &self.tables, &d.exponents, d.geometry(), format, units))
+    }
+
+    /// Whether the predictor needs token ids.
+    pub fn needs_ids(&self) -> bool {
+        self.net.is_some()
+    }
+}
+
+/// A cache to compress.
+pub struct CacheView<'c> {
+    /// Format of its elements.
+    pub format: ElementFormat,
+    /// Layers, heads, columns.
+    pub geometry: Geometry,
+    /// Tokens.
+    pub tokens: usize,
+    /// Scales as f32 bits, order layer, part, head; empty for 16-bit formats.
+    pub scales: Vec<u32>,
+    /// One id a token, if known.
+    pub ids: Option<&'c [u32]>,
+    /// Codes of tokens of a plane, `[tokens, head_dim]`.
+    pub codes: &'c dyn Fn(usize, Part, usize, Range<usize>) -> Vec<u16>,
+}
+
+/// How to compress.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Tokens of a chunk.
+    pub chunk_tokens: u32,
+    /// Put the token ids into the stream (otherwise the reader must supply them).
+    pub store_ids: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { chunk_tokens: CHUNK_TOKENS, store_ids: true }
+    }
+}
+
+/// Refuses a cache whose geometry is not the profile's.
+pub fn check_geometry(file: &ProfileFile<'_>, found: Geometry) -> Result<(), Error> {
+    let want = file.description.geometry();
+    if want == found {
+        return Ok(());
+    }
+    let say = |g: Geometry| alloc::format!("{} layers x {} KV heads x {} columns", g.layers, g.kv_heads, g.head_dim);
+    Err(Error::Mismatch(alloc::format!(
+        "the cache has {}, the profile of {} is for {}",
+        say(found),
+        file.description.target,
+        say(want)
+    )))
+}
+
+/// The tokens of a run, as ranges of chunks relative to the run.
+fn chunk_ranges(start: usize, end: usize, chunk: usize) -> Vec<Range<usize>> {
+    (start..end).step_by(chunk).map(|t| t - start..(t + chunk).min(end) - start).collect()
+}
+
+/// Compresses a cache to a stream. The same input gives the same bytes on every backend.
+pub fn compress<B: Backend>(
+    b: &B,
+    mode: &LoadedMode<'_, B>,
+    cache: &CacheView<'_>,
+    options: Options,
+    progress: Progress<'_>,
+) -> Result<Vec<u8>, Error> {
+    check_geometry(mode.file, cache.geometry)?;
+    let about = &mode.file.description.modes[mode.mode];
+    if cache.tokens == 0 {
+        return Err(Error::Input("the cache has no tokens".into()));
+    }
+    let ids = match (cache.ids, mode.needs_ids()) {
+        (Some(ids), _) if ids.len() == cache.tokens => ids,
+        (Some(ids), _) => return Err(Error::Input(alloc::format!("{} token ids for {} tokens", ids.len(), cache.tokens))),
+        (None, true) => {
+            return Err(Error::Input(alloc::format!(
+                "the {} predictor needs the cache's token ids and it has none; add `token_ids` or use the static predictor",
+                about.kind.name()
+            )));
+        }
+        (None, false) => &[],
+    };
+    let predictor = match about.kind {
+        Kind::Static => PredictorKind::Static,
+        Kind::Draft => PredictorKind::Draft,
+    };
+    let header = Header {
+        format: cache.format,
+        predictor,
+        precision: Name::new(&about.precision)?,
+        geometry: cache.geometry,
+        chunk_tokens: options.chunk_tokens,
+        first_token: 0,
+        tokens: cache.tokens as u64,
+        profile: mode.file.digest,
+        token_ids: options.store_ids && !ids.is_empty(),
+        scales: cache.scales.clone(),
+    };
+    header.check()?;
+    let chunk = options.chunk_tokens as usize;
+    let run = chunk * (RUN_TOKENS / chunk).max(1);
+    let mut session = mode.session(b, cache.format, &cache.scales)?;
+    let mut chunks = Vec::new();
+    for start in (0..cache.tokens).step_by(run) {
+        let end = (start + run).min(cache.tokens);
+        let ranges = chunk_ranges(start, end, chunk);
+        let stored = |r: &Range<usize>| header.token_ids.then(|| &ids[start + r.start..start + r.end]);
+        let mut encoders: Vec<ChunkEncoder> =
+            ranges.iter().map(|r| ChunkEncoder::new(cache.format, cache.geometry.planes(), stored(r))).collect();
+        let mut planes = Encode {
+            chunks: &ranges,
+            encoders: &mut encoders,
+            codes: |layer, part, head| (cache.codes)(layer, part, head, start..end),
+        };
+        let run_ids = if ids.is_empty() { ids } else { &ids[start..end] };
+        session.run(end - start, run_ids, &mut planes, progress)?;
+        chunks.extend(b.finish_chunks(encoders)?);
+    }
+    Ok(write_stream(&header, &chunks)?)
+}
+
+/// Takes restored codes: layer, part, head, first token, `[tokens, head_dim]`.
+pub type Sink<'a> = &'a mut dyn FnMut(usize, Part, usize, usize, &[u16]);
+/// Supplies the true codes of earlier tokens: layer, part, head, tokens.
+pub type Prefix<'a> = &'a dyn Fn(usize, Part, usize, Range<usize>) -> Vec<u16>;
+
+/// What a decoder may be told besides the stream.
+#[derive(Default)]
+pub struct Known<'a> {
+    /// Token ids, if the stream does not carry them.
+    pub ids: Option<&'a [u32]>,
+    /// The true codes of the tokens before a stream that does not start at token 0.
+    pub prefix: Option<Prefix<'a>>,
+}
+
+/// Restores the cache in `stream`; returns the token ids, if known. Nothing handed to `sink` may be used if this fails.
+pub fn decompress<B: Backend>(
+    b: &B,
+    mode: &LoadedMode<'_, B>,
+    stream: &Stream<'_>,
+    known: Known<'_>,
+    sink: Sink<'_>,
+    progress: Progress<'_>,
+) -> Result<Vec<u32>, Error> {
+    let header = stream.header();
+    check_stream(mode.file, header)?;
+    check_geometry(mode.file, header.geometry)?;
+    let (first, tokens) = (header.first_token as usize, header.tokens as usize);
+    let mut session = mode.session(b, header.format, &header.scales)?;
+    if first > 0 {
+        let Some(prefix) = known.prefix else {
+            return Err(Error::Input(alloc::format!("the stream starts at token {first}: the cache of the tokens before it is needed")));
+        };
+        session.skip(first, |layer, part, head| prefix(layer, part, head, 0..first));
+    }
+    let chunk = header.chunk_tokens as usize;
+    let per_run = (RUN_TOKENS / chunk).max(1);
+    let mut all_ids = Vec::new();
+    for (i, start) in (0..tokens).step_by(chunk * per_run).enumerate() {
+        let end = (start + chunk * per_run).min(tokens);
+        let ranges = chunk_ranges(start, end, chunk);
+        let refs: Vec<_> = (i * per_run..i * per_run + ranges.len()).map(|c| stream.chunk(c)).collect::<Result<_, _>>()?;
+        let mut decoders: Vec<_> = refs.iter().map(|c| c.decoder(header)).collect::<Result<_, _>>()?;
+        let mut ids: Vec<u32> = decoders.iter().filter_map(|d| d.token_ids()).flatten().copied().collect();
+        if ids.is_empty() {
+            ids = match known.ids {
+                Some(known) if known.len() == tokens => known[start..end].to_vec(),
+                Some(known) => return Err(Error::Input(alloc::format!("{} token ids for {tokens} tokens", known.len()))),
+                None if mode.needs_ids() => {
+                    return Err(Error::Input("the stream carries no token ids and the predictor needs them: supply them".into()));
+                }
+                None => Vec::new(),
+            };
+        }
+        let mut planes = Decode {
+            chunks: &ranges,
+            decoders: &mut decoders,
+            sink: |layer, part, head, codes: &[u16]| sink(layer, part, head, start, codes),
+        };
+        session.run(end - start, &ids, &mut planes, progress)?;
+        for (decoder, chunk) in decoders.into_iter().zip(&refs) {
+            decoder.finish(chunk.values_checksum)?;
+        }
+        all_ids.extend(ids);
+    }
+    Ok(all_ids)
+}
+
+/// Refuses a stream that was not made with this profile.
+pub fn check_stream(file: &ProfileFile<'_>, header: &Header) -> Result<(), Error> {
+    if header.profile == file.digest {
+        return Ok(());
+    }
+    let hex = |d: &[u8; 32]| d[..8].iter().map(|b| alloc::format!("{b:02x}")).collect::<alloc::string::String>();
+    Err(Error::Mismatch(alloc::format!(
+        "the stream was made with profile {}, this one ({}) is {}",
+        hex(&header.profile),
+        file.description.target,
+        hex(&file.digest)
+    )))
+}
+
+/// The predictor kind of a stream.
+pub fn kind_of(header: &Header) -> Result<Kind, Error> {
+    match header.predictor {
+        PredictorKind::Static => Ok(Kind::Static),
+        PredictorKind::Draft => Ok(Kind::Draft),
+        other => Err(Error::Mismatch(alloc::format!("the stream's predictor ({other:?}) is not one this program has"))),
+    }
+}
+
+/// Parses a stream within the caller's limits.
+pub fn parse<'s>(bytes: &'s [u8], limits: &Limits) -> Result<Stream<'s>, Error> {
+    Ok(Stream::parse(bytes, limits)?)
+}

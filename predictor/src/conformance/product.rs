@@ -1,0 +1,149 @@
+//! Integer matrix products.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use super::inputs::{Pattern, Random};
+use super::{Case, definition};
+use crate::backend::{Backend, Quantise, Store};
+use crate::data::{Digits, Ints, Weights};
+use crate::fixed::{LIMIT, Scale};
+
+const BOTH: [Digits; 2] = [Digits::One, Digits::Two];
+
+struct Product {
+    x: Ints,
+    how: Quantise,
+    weights: Weights,
+    factor: Option<Vec<Scale>>,
+    store: Store,
+    before: Ints,
+}
+
+impl Product {
+    fn of<B: Backend>(&self, b: &B) -> Ints {
+        let rows = b.quantise(&b.upload(self.x.clone()), &self.how);
+        let matrix = b.load(self.weights.clone()).expect("weights that fit their description");
+        let mut out = b.upload(self.before.clone());
+        b.gemm(&rows, &matrix, self.factor.as_deref(), self.store, &mut out);
+        b.download(&out)
+    }
+
+    fn check<B: Backend>(&self, b: &B, seed: u64, patterns: &str) {
+        let what = format!(
+            "gemm {} x {} x {}, digits {} x {}, {patterns}, factor {}, bias {}, {:?} of {} columns",
+            self.x.rows,
+            self.x.cols,
+            self.weights.out,
+            self.how.digits.count(),
+            self.weights.digits.count(),
+            self.factor.is_some(),
+            self.weights.bias.is_some(),
+            self.store,
+            self.before.cols,
+        );
+        Case::new(b, what, seed).same(&self.of(b), &self.of(&definition()));
+    }
+}
+
+/// Exponents of weights that bring a product of rows with `exponent` fraction bits into range, and beyond both ends of it.
+fn exponents(rng: &mut Random) -> (i32, i32) {
+    rng.pick(&[(-30, -24), (-44, -10), (-60, -30), (-14, 10), (-200, 200), (-4096, -4000)])
+}
+
+fn product(
+    rng: &mut Random,
+    (t, k, n): (usize, usize, usize),
+    digits: (Digits, Digits),
+    patterns: (Pattern, Pattern),
+) -> Product {
+    let x = patterns.0.ints(rng, t, k);
+    let mut how = Quantise::rows(k, digits.0, rng.within(8, 24));
+    if rng.bits() & 1 == 0 {
+        how.gain = rng.scale(-20, -8);
+    }
+    let (exponents, bias) = (exponents(rng), rng.bits() & 1 == 0);
+    let weights = patterns.1.weights(rng, n, k, digits.1, exponents, bias);
+    let factor = (rng.bits() & 1 == 0).then(|| {
+        (0..t).map(|_| if rng.within(0, 9) == 0 { Scale::ZERO } else { rng.scale(-24, -4) }).collect()
+    });
+    let (left, right) = rng.pick(&[(0, 0), (3, 0), (0, 5), (64, 7)]);
+    let store = Store { column: left, add: rng.bits() & 1 == 0 };
+    let before = Pattern::Full.ints(rng, t, left + n + right);
+    Product { x, how, weights, factor, store, before }
+}
+
+/// `gemm`: all pairs of digits, patterns and exponents; odd sizes, column offsets, add and set, factors and bias.
+pub fn gemm<B: Backend>(b: &B) {
+    let mut seed = 0;
+    for a in BOTH {
+        for w in BOTH {
+            for pa in Pattern::ALL {
+                for pw in Pattern::ALL {
+                    seed += 1;
+                    let rng = &mut Random::new(seed);
+                    let size = rng.pick(&[
+                        (1, 1, 1),
+                        (1, 64, 64),
+                        (2, 3, 5),
+                        (7, 33, 17),
+                        (13, 127, 65),
+                        (5, 130, 200),
+                        (31, 64, 1),
+                        (3, 576, 192),
+                        (100, 31, 40),
+                    ]);
+                    product(rng, size, (a, w), (pa, pw)).check(b, seed, &format!("{pa:?} x {pw:?}"));
+                }
+            }
+            // Sums at their largest, at the sizes real matrices have.
+            for k in [1023, 1024, 4096, 14336] {
+                seed += 1;
+                let rng = &mut Random::new(seed);
+                for patterns in [
+                    (Pattern::Largest, Pattern::Largest),
+                    (Pattern::Largest, Pattern::Smallest),
+                    (Pattern::Alternating, Pattern::Alternating),
+                    (Pattern::Full, Pattern::Full),
+                ] {
+                    product(rng, (2, k, 3), (a, w), patterns).check(b, seed, &format!("{patterns:?}"));
+                }
+            }
+        }
+    }
+}
+
+/// `load` and `gemm`: every small size of each side, so that no remainder of any tile is missed; more rows than any block.
+pub fn load_all_sizes<B: Backend>(b: &B) {
+    for n in 1..=72 {
+        let rng = &mut Random::new(1000 + n as u64);
+        let k = rng.within(1, 40) as usize;
+        let digits = (rng.pick(&BOTH), rng.pick(&BOTH));
+        let t = rng.within(1, 5) as usize;
+        let patterns = (Pattern::Full, Pattern::Full);
+        product(rng, (t, k, n), digits, patterns).check(b, 1000 + n as u64, "every n");
+        product(rng, (t, n, k), digits, patterns).check(b, 1000 + n as u64, "every k");
+        product(rng, (n, k, t), digits, patterns).check(b, 1000 + n as u64, "every t");
+    }
+    let rng = &mut Random::new(2000);
+    product(rng, (5000, 9, 70), (Digits::One, Digits::One), (Pattern::Full, Pattern::Full))
+        .check(b, 2000, "long");
+
+    // Exact levels: rows whose digits are known to be the extreme ones.
+    for (digits, level) in [(Digits::One, 127), (Digits::Two, 32639)] {
+        let k = 256;
+        let data: Vec<i32> =
+            (0..4 * k).map(|i| if i / k % 2 == 0 { level } else { -level } * 32767).collect();
+        assert!(data.iter().all(|v| v.abs() <= LIMIT));
+        let weights = Pattern::Largest.weights(&mut Random::new(1), 20, k, digits, (-30, -30), false);
+        let product = Product {
+            x: Ints { rows: 4, cols: k, data },
+            how: Quantise::rows(k, digits, 16),
+            weights,
+            factor: None,
+            store: Store::SET,
+            before: Ints::zeros(4, 20),
+        };
+        product.check(b, 1, "extreme levels");
+    }
+}
