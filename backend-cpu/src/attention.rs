@@ -3,12 +3,12 @@
 
 use rayon::prelude::*;
 use speckv_predictor::backend::Attention;
-use speckv_predictor::data::{Ints, Rows, product_shift};
+use speckv_predictor::data::{Digits, Ints, Rows};
 use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::attention::{BLOCK, align, block_exponent, value_factor};
 use speckv_predictor::tables::Tables;
 
-use crate::gemm::{Kernel, Left, Line16, Panels, Scales, pack_row};
+use crate::gemm::{Kernel, Left, Line16, Panels, Plane, Scales, pack_row};
 use crate::vector::Vector;
 
 /// Blocks of less than 2^-40 of the greatest weight are left out, as in the definition.
@@ -16,8 +16,14 @@ const FAR: i32 = 40;
 /// Query rows of a task: they share each panel of keys and values.
 const QUERIES: usize = 12;
 
+/// Digits that hold every value of some rows, wide ones too.
+fn digits(rows: &Rows) -> Digits {
+    if rows.wide > 0 { Digits::Two } else { rows.digits }
+}
+
 /// Keys and values of one head, packed.
 struct Head<L> {
+    key_digits: Digits,
     keys: Panels<L>,
     key_scales: Scales,
     /// Dimensions x tokens, tokens padded to whole blocks.
@@ -53,11 +59,12 @@ where
     let heads: Vec<Head<N::Line>> = (0..nk)
         .into_par_iter()
         .map(|kv| Head {
-            keys: Panels::new::<N>(end, hd, keys.digits, false, |p, i| {
+            key_digits: keys.digits,
+            keys: Panels::new::<N>(end, hd, digits(keys), false, |p, i| {
                 keys.values[p * keys.cols + kv * hd + i]
             }),
             key_scales: Scales::new((0..end).map(|p| keys.scales[p * nk + kv]), None, BLOCK),
-            values: Panels::new::<W>(hd, end.next_multiple_of(BLOCK), values.digits, true, |i, p| {
+            values: Panels::new::<W>(hd, end.next_multiple_of(BLOCK), digits(values), true, |i, p| {
                 if p < end { values.values[p * values.cols + kv * hd + i] } else { 0 }
             }),
             factors: (0..end.next_multiple_of(BLOCK))
@@ -118,24 +125,25 @@ where
     W: Kernel<A = i16, Line = Line16> + Vector,
 {
     let hd = how.head_dim;
-    let (q_digits, key_digits) = (query.digits, kv.keys.digits());
+    let digits = digits(query);
     let (end, stride) = (position + rows, kv.keys.stride());
     let (blocks, width) = (end.div_ceil(BLOCK), end.next_multiple_of(BLOCK));
-    let shift = product_shift(hd, q_digits, key_digits);
+    let shift = query.product_shift(kv.key_digits);
     let plane = rows * stride;
     let mut acc = vec![0i32; 3 * rows * N::NR.max(W::NR)];
 
     // Scores of all keys, row by row.
-    let mut packed = vec![N::A::from_digit(0); q_digits.count() * plane];
+    let mut packed = vec![N::A::from_digit(0); digits.count() * plane];
     for (i, out) in packed.chunks_exact_mut(stride).enumerate() {
         let (d, r) = (i / rows, i % rows);
-        pack_row(&query.values[(first + r) * query.cols + head * hd..][..hd], q_digits, d, out);
+        pack_row(&query.values[(first + r) * query.cols + head * hd..][..hd], digits, d, out);
     }
     let scales: Vec<Scale> =
         (0..rows).map(|r| query.scales[(first + r) * how.heads + head].shifted(16 + shift as i32)).collect();
+    let left: Vec<_> = packed.chunks_exact(plane).map(|digits| Plane { digits, stride }).collect();
     let mut all = vec![0i32; rows * width];
     for p in 0..end.div_ceil(N::NR) {
-        kv.keys.products(scores, &packed, plane, q_digits.count(), rows, p, shift, &mut acc);
+        kv.keys.products(scores, &left, rows, p, shift, &mut acc);
         let columns = kv.key_scales.from(p * N::NR);
         for (r, (acc, scale)) in acc.chunks_exact(N::NR).zip(&scales).enumerate() {
             scores.finish(acc, *scale, columns, false, &mut all[r * width + p * N::NR..][..N::NR]);

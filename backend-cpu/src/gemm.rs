@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 use speckv_predictor::backend::Store;
-use speckv_predictor::data::{Digits, Ints, Rows, Weights, product_shift};
+use speckv_predictor::data::{Digits, Ints, Rows, Weights};
 use speckv_predictor::error::Error;
 use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::gemm::row_scale;
@@ -130,9 +130,10 @@ pub(crate) fn digit(q: i16, digits: Digits, d: usize) -> i16 {
     }
 }
 
-/// The digits of a row, padded with zeros.
+/// A digit of the leading values of a row that `out` has room for, padded with zeros.
 #[inline]
 pub(crate) fn pack_row<A: Left>(values: &[i16], digits: Digits, d: usize, out: &mut [A]) {
+    let values = &values[..values.len().min(out.len())];
     let (body, rest) = out.split_at_mut(values.len());
     match (digits, d) {
         (Digits::One, _) => body.iter_mut().zip(values).for_each(|(o, v)| *o = A::from_digit(*v)),
@@ -215,47 +216,58 @@ impl<L: Line> Panels<L> {
         &self.lines[(panel * self.digits.count() + d) * per..][..per]
     }
 
-    /// Exact products of packed rows with one panel, rounded to 32 bits by `shift`; they are left in the first `rows * NR` of `acc`.
+    /// Exact products of rows with one panel, rounded to 32 bits by `shift`; they are left in the first `rows * NR` of `acc`.
     ///
-    /// `a` holds a plane of `plane` elements for each digit; `acc` has room for three times `rows * NR`.
-    #[allow(clippy::too_many_arguments)]
+    /// `acc` has room for three times `rows * NR`.
     pub(crate) fn products<K: Kernel<Line = L> + Vector>(
         &self,
         kernel: K,
-        a: &[K::A],
-        plane: usize,
-        a_digits: usize,
+        left: &[Plane<'_, K::A>],
         rows: usize,
         panel: usize,
         shift: u32,
         acc: &mut [i32],
     ) {
         assert_eq!(self.width, K::LINES, "weights were packed for another path");
-        let (size, orders) = (rows * K::NR, a_digits + self.digits.count() - 1);
+        let (size, orders) = (rows * K::NR, left.len() + self.digits.count() - 1);
         let acc = &mut acc[..orders * size];
-        for (order, acc) in acc.chunks_exact_mut(size).enumerate() {
-            let mut first = true;
-            for d in 0..self.digits.count() {
-                if order < d || order - d >= a_digits {
-                    continue;
+        acc.fill(0);
+        for (d, left) in left.iter().enumerate() {
+            for w in 0..self.digits.count() {
+                let acc = &mut acc[(d + w) * size..][..size];
+                let lines = &self.panel(panel, w)[..left.stride / L::INPUTS * self.width];
+                let whole = left.stride == self.stride();
+                if K::OFFSET != 0 && whole {
+                    add_to_rows(acc, &self.start[(panel * self.digits.count() + w) * K::NR..][..K::NR]);
+                } else if K::OFFSET != 0 {
+                    let mut start = vec![0; K::NR];
+                    kernel.tile(&vec![K::A::from_digit(0); left.stride], left.stride, 1, lines, &mut start);
+                    start.iter_mut().for_each(|s| *s = s.wrapping_neg());
+                    add_to_rows(acc, &start);
                 }
-                let start = &self.start[(panel * self.digits.count() + d) * K::NR..][..K::NR];
-                for acc in acc.chunks_exact_mut(K::NR) {
-                    if first {
-                        acc.copy_from_slice(start);
-                    } else {
-                        acc.iter_mut().zip(start).for_each(|(a, s)| *a = a.wrapping_add(*s));
-                    }
-                }
-                first = false;
-                let a = &a[(order - d) * plane..];
-                kernel.tiles(a, self.stride(), rows, self.panel(panel, d), acc);
+                kernel.tiles(left.digits, left.stride, rows, lines, acc);
             }
         }
         let (low, rest) = acc.split_at_mut(size);
         let (middle, high) = rest.split_at(size.min(rest.len()));
         kernel.combine(low, middle, high, shift);
     }
+}
+
+/// Adds the same values to each row.
+fn add_to_rows(acc: &mut [i32], start: &[i32]) {
+    for row in acc.chunks_exact_mut(start.len()) {
+        row.iter_mut().zip(start).for_each(|(a, s)| *a = a.wrapping_add(*s));
+    }
+}
+
+/// One digit of rows: of all columns, or of the leading ones.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plane<'a, A> {
+    /// Rows of `stride` digits.
+    pub digits: &'a [A],
+    /// Columns, padded to whole lines.
+    pub stride: usize,
 }
 
 /// Scales of columns as numbers, padded to whole panels.
@@ -411,19 +423,29 @@ fn run_slab<K: Kernel<Line: PackedLine> + Vector>(
     out: &mut [i32],
 ) {
     let panels = K::Line::of(w);
-    let shift = product_shift(w.inp, a.digits, w.digits);
-    let (rows, stride, digits) = (out.len() / cols, panels.stride(), a.digits.count());
-    let plane = rows * stride;
-    let mut packed = vec![K::A::from_digit(0); digits * plane];
-    if stride > 0 {
-        packed.par_chunks_mut(stride).with_min_len(16).enumerate().for_each(|(i, row)| {
-            let (d, t) = (i / rows, first + i % rows);
-            pack_row(&a.values[t * a.cols..][..a.cols], a.digits, d, row);
-        });
-    }
+    let shift = a.product_shift(w.digits);
+    let (rows, stride) = (out.len() / cols, panels.stride());
+    // The second digit of rows with one is that of their wide columns. Zeros of the other columns among the last line's do no harm.
+    let low = if a.wide > 0 { Digits::Two } else { a.digits };
+    let strides = match (a.digits, a.wide) {
+        (Digits::Two, _) => vec![stride; 2],
+        (Digits::One, 0) => vec![stride],
+        (Digits::One, wide) => vec![stride, wide.next_multiple_of(<K::Line as Line>::INPUTS)],
+    };
+    let packed: Vec<Vec<K::A>> = strides
+        .iter()
+        .enumerate()
+        .map(|(d, stride)| {
+            let mut plane = vec![K::A::from_digit(0); rows * stride];
+            plane.par_chunks_exact_mut(*stride).with_min_len(16).enumerate().for_each(|(t, row)| {
+                pack_row(&a.values[(first + t) * a.cols..][..a.cols], low, d, row);
+            });
+            plane
+        })
+        .collect();
 
     // Blocks of rows x runs of panels: enough of them for the threads, as large as caches allow.
-    let most = (BLOCK_BYTES / (stride * digits).max(1)).clamp(K::MR, BLOCK_ROWS) / K::MR * K::MR;
+    let most = (BLOCK_BYTES / strides.iter().sum::<usize>()).clamp(K::MR, BLOCK_ROWS) / K::MR * K::MR;
     let blocks = rows.div_ceil(most);
     let block = rows.div_ceil(blocks).next_multiple_of(K::MR);
     let all = w.out.div_ceil(K::NR);
@@ -444,17 +466,13 @@ fn run_slab<K: Kernel<Line: PackedLine> + Vector>(
     }
     tasks.into_par_iter().for_each(|(t, panel, mut out)| {
         let mut acc = vec![0; 3 * out.len() * K::NR];
+        let left: Vec<_> = packed
+            .iter()
+            .zip(&strides)
+            .map(|(plane, stride)| Plane { digits: &plane[t * stride..], stride: *stride })
+            .collect();
         for p in 0..out[0].len().div_ceil(K::NR) {
-            panels.products(
-                kernel,
-                &packed[t * stride..],
-                plane,
-                digits,
-                out.len(),
-                panel + p,
-                shift,
-                &mut acc,
-            );
+            panels.products(kernel, &left, out.len(), panel + p, shift, &mut acc);
             let columns = w.scales.from((panel + p) * K::NR);
             for (r, (acc, out)) in acc.chunks_exact(K::NR).zip(&mut out).enumerate() {
                 let end = out.len().min((p + 1) * K::NR);

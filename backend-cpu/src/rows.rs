@@ -44,6 +44,7 @@ pub(crate) fn quantise<V: Vector>(v: V, x: &Ints, how: &Quantise) -> Rows {
         cols: x.cols,
         group: how.group,
         digits: how.digits,
+        wide: how.wide,
         values: vec![0; x.data.len()],
         scales: vec![Scale::ZERO; x.rows * groups],
     };
@@ -82,23 +83,36 @@ fn quantise_group<V: Vector>(v: V, x: &[i32], how: &Quantise, out: &mut [i16], s
             y = z;
         }
     }
-    let top = v.amax(y);
-    if top == 0 {
+    let (wide, rest) = y.split_at(how.wide);
+    let (wide_top, rest_top) = (v.amax(wide), v.amax(rest));
+    let all = wide_top.max(rest_top);
+    if all == 0 {
         out.fill(0);
         return Scale::ZERO;
     }
     let levels = how.digits.levels() as i64;
     // levels * 2^bits / full < 2^31, as full >= 2^29.
     let bits = 61 - how.digits.bits() - 1;
-    // A transform may reach 2^30 itself.
-    let n = (29 - top.ilog2() as i32).max(0);
+    let top = quantise::step_amax(rest_top, wide_top, how.digits);
+    let n = shift_to_30(top);
     let full = (top as i64) << n;
-    v.digits(y, n, ((levels << bits) / full) as i32, bits, out);
+    let recip = (levels << bits) / full;
+    let (wide_out, rest_out) = out.split_at_mut(how.wide);
+    v.digits(rest, n, recip as i32, bits, rest_out);
+    for (q, v) in wide_out.iter_mut().zip(wide) {
+        *q = ((((*v as i64) << n) * (recip >> 9) + (1 << (bits - 10))) >> (bits - 9)) as i16;
+    }
     let mut scale = Scale::new(((full as u64) << 20) / levels as u64, -20 - n - exponent).times(how.gain);
     if let Some(eps) = how.norm {
+        let n = shift_to_30(all);
         scale = scale.times(inverse_rms(v.sum_of_squares(y, n), y.len(), n, exponent, eps));
     }
     scale
+}
+
+/// The left shift that fills 30 bits with `top > 0`; a Hadamard transform may reach 2^30 itself.
+fn shift_to_30(top: u32) -> i32 {
+    (29 - top.ilog2() as i32).max(0)
 }
 
 /// `1 / rms` from the sum of squares; the second half of the definition's `inverse_rms`.
@@ -122,7 +136,7 @@ pub(crate) fn rms<V: Vector>(v: V, x: &Ints, exponent: i32, eps: Scale) -> Vec<S
     rows.map(|t| {
         let row = x.row(t);
         let top = v.amax(row);
-        let n = if top == 0 { 0 } else { 29 - top.ilog2() as i32 };
+        let n = if top == 0 { 0 } else { shift_to_30(top) };
         inverse_rms(v.sum_of_squares(row, n), row.len(), n, exponent, eps).recip()
     })
     .collect()

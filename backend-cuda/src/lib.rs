@@ -1,1 +1,1 @@
-//! speckv's operations on NVIDIA GPUs
+//! speckv on NVIDIA GPUs. Empty so far: see the README beside this crate.

@@ -8,7 +8,7 @@ use speckv_predictor::draft::{NetLayer, State};
 use speckv_predictor::profile::{Description, Kind, Mode, Precision, ProfileWriter};
 
 use crate::corpus::Sequence;
-use crate::fold::{Fold, Matrix, hadamard_real, value_peak};
+use crate::fold::{Fold, Matrix, hadamard_real, normalised, value_peak};
 use crate::linalg::{Moments, ridge};
 use crate::mode::Pricer;
 use crate::quantise::{Compensation, fixed, real, weights};
@@ -51,7 +51,7 @@ pub fn fit<B: Backend>(
     options: &Options,
     progress: Progress<'_>,
 ) -> Result<(), Error> {
-    let fold = Fold::new(source, options.seed);
+    let fold = Fold::new(source, sets[0], options.seed)?;
     let embedding = fold.embedding()?;
     let hidden = source.config().hidden;
     // The residual stream's peak over all layers, in the rotated basis.
@@ -137,16 +137,6 @@ fn with_bias(m: &Matrix, digits: Digits, exponent: impl Fn(usize) -> i32 + Sync,
 fn reals(x: &Ints, exponent: i32) -> Vec<f32> {
     let unit = (-exponent as f64).exp2();
     x.data.iter().map(|v| (*v as f64 * unit) as f32).collect()
-}
-
-/// Rows divided by their root mean square.
-fn normalised(mut x: Vec<f32>, cols: usize) -> Vec<f32> {
-    for row in x.chunks_exact_mut(cols) {
-        let square = row.iter().map(|v| (*v as f64).powi(2)).sum::<f64>() / cols as f64;
-        let share = (1.0 / square.max(1e-30).sqrt()) as f32;
-        row.iter_mut().for_each(|v| *v *= share);
-    }
-    x
 }
 
 /// Ridge regression of targets on features over all sequences, the most extreme targets left out.

@@ -5,9 +5,22 @@ use speckv_capture::{Cache, ModelConfig, ModelSource};
 use speckv_predictor::profile::{Description, LayerExponents, Net, NetDigits};
 
 use crate::corpus::Sequence;
-use crate::linalg::product;
+use crate::linalg::{Moments, principal, product};
 use crate::quantise::signed;
 use crate::{Error, Options};
+
+/// Directions of the residual stream that get a second digit.
+const WIDE: usize = 32;
+
+/// Rows divided by their root mean square.
+pub fn normalised(mut x: Vec<f32>, cols: usize) -> Vec<f32> {
+    for row in x.chunks_exact_mut(cols) {
+        let square = row.iter().map(|v| (*v as f64).powi(2)).sum::<f64>() / cols as f64;
+        let share = (1.0 / square.max(1e-30).sqrt()) as f32;
+        row.iter_mut().for_each(|v| *v *= share);
+    }
+    x
+}
 
 /// Largest power of two dividing `n`, as an exponent.
 fn twos(n: usize) -> u32 {
@@ -60,8 +73,10 @@ pub fn describe(config: &ModelConfig, sequences: &[Sequence], options: &Options)
 pub struct Fold<'a> {
     source: &'a ModelSource,
     config: &'a ModelConfig,
-    /// Orthogonal basis change of the residual stream, `[hidden, hidden]`: rotated = h R.
+    /// Orthogonal basis change of the residual stream, `[hidden, hidden]`: rotated = h R. Its first columns are principal directions.
     rotation: Vec<f32>,
+    /// How many.
+    wide: usize,
 }
 
 /// A matrix `[out, inp]` and its bias.
@@ -89,10 +104,21 @@ impl Matrix {
 }
 
 impl<'a> Fold<'a> {
-    /// With a rotation of the residual stream.
-    pub fn new(source: &'a ModelSource, seed: u64) -> Fold<'a> {
+    /// Rotates the residual stream to the principal directions of what layers read (normalised hidden states), the others mixed at random
+    /// so that outliers spread.
+    pub fn new(source: &'a ModelSource, sequences: &[Sequence], seed: u64) -> Result<Fold<'a>, Error> {
         let config = source.config();
-        Fold { source, config, rotation: crate::linalg::orthogonal(config.hidden, seed) }
+        let (d, wide) = (config.hidden, WIDE.min(config.hidden / 8));
+        let mut moments = Moments::new(d, d);
+        for s in sequences {
+            for layer in 0..config.layers {
+                let x = normalised(s.hidden(layer), d);
+                moments.add(&x, &x);
+            }
+        }
+        let rotation = principal(moments.sum(), d, wide, seed)
+            .ok_or_else(|| Error::Fit("the hidden states have no principal directions: are they finite?".into()))?;
+        Ok(Fold { source, config, rotation, wide })
     }
 
     fn tensor(&self, name: &str) -> Result<Vec<f32>, Error> {
@@ -193,6 +219,7 @@ impl<'a> Fold<'a> {
             ffn: c.ffn,
             vocab: c.vocab,
             hidden_exponent: exponent_for(8.0 * peak),
+            wide: self.wide,
             eps: signed(c.rms_eps),
             qk_norm: c.qk_norm,
             hadamard_o: 0,

@@ -75,6 +75,24 @@ pub fn orthogonal(n: usize, seed: u64) -> Vec<f32> {
     (0..n).flat_map(|i| (0..n).map(move |j| (i, j))).map(|(i, j)| q[(i, j)] as f32).collect()
 }
 
+/// An orthogonal basis `[n, n]` (columns): the `top` principal directions of symmetric `moments`, then a random basis of the rest.
+pub fn principal(moments: &[f64], n: usize, top: usize, seed: u64) -> Option<Vec<f32>> {
+    let a = Mat::from_fn(n, n, |i, j| moments[i * n + j]);
+    let eigen = a.self_adjoint_eigen(Side::Lower).ok()?;
+    let vectors = eigen.U(); // ascending eigenvalues
+    let mix = orthogonal(n - top, seed);
+    let rest: Vec<f32> =
+        (0..n).flat_map(|i| (0..n - top).map(move |j| (i, j))).map(|(i, j)| vectors[(i, j)] as f32).collect();
+    let rest = product(&rest, &mix, n, n - top, n - top);
+    let out: Vec<f32> = (0..n)
+        .flat_map(|i| {
+            let lead = (0..top).map(move |j| vectors[(i, n - 1 - j)] as f32);
+            lead.chain(rest[i * (n - top)..(i + 1) * (n - top)].iter().copied()).collect::<Vec<_>>()
+        })
+        .collect();
+    out.iter().all(|v| v.is_finite()).then_some(out)
+}
+
 /// SplitMix64.
 pub struct Rng(pub u64);
 

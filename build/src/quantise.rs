@@ -33,7 +33,7 @@ pub fn fixed(x: f64, exponent: i32) -> i32 {
 }
 
 /// Damping of GPTQ, relative to the mean diagonal of the inputs' second moments.
-const DAMPING: f64 = 0.01;
+const DAMPING: f64 = 0.05;
 
 /// The input side of error-compensated rounding: upper Cholesky factor of the inverse second moments.
 pub struct Compensation(Vec<f64>);

@@ -118,9 +118,14 @@ pub fn parse<'a>(bytes: &'a [u8], path: &Path) -> Result<Stream<'a>> {
 }
 
 /// Loads what a stream needs of its profile.
-pub fn load<'a, B: Backend>(b: &B, file: &'a ProfileFile<'a>, header: &Header) -> Result<LoadedMode<'a, B>> {
+pub fn load<'a, B: Backend>(
+    b: &B,
+    file: &'a ProfileFile<'a>,
+    header: &Header,
+    path: &Path,
+) -> Result<LoadedMode<'a, B>> {
     codec::check_stream(file, header)
-        .map_err(|e| Error::from(e).hint("give the profile that the stream was compressed with"))?;
+        .map_err(|e| Error::from(e).of(path).hint("give the profile that the stream was compressed with"))?;
     codec::check_geometry(file, header.geometry)?;
     Ok(LoadedMode::load(b, file, codec::kind_of(header)?, header.precision.as_str(), header.format)?)
 }
@@ -131,6 +136,7 @@ pub fn decode<B: Backend>(
     mode: &LoadedMode<'_, B>,
     stream: &Stream<'_>,
     besides: &Besides,
+    path: &Path,
     output: &Output,
 ) -> Result<Cache> {
     let header = stream.header();
@@ -162,13 +168,14 @@ pub fn decode<B: Backend>(
         &mut |position, layer| coding.layer(position.saturating_sub(header.first_token as usize), layer),
     );
     let ids = ids.map_err(|e| match e {
-        CodecError::Stream(CoreError::Damaged { checksum: Checksum::Payload, .. }) => e.into(),
+        CodecError::Stream(CoreError::Damaged { checksum: Checksum::Payload, .. }) => Error::from(e).of(path),
         // An intact payload that decodes to nothing sensible was decoded with other predictions than the writer's.
         CodecError::Stream(_) if besides.ids.is_some() || prefix.is_some() => Error::mismatch(
-            "the stream is intact but does not decode: the token ids or the prefix given are not those it was compressed \
-             with",
-        ),
-        e => e.into(),
+            "the stream is intact but does not decode: the token ids or the prefix given are not those it was \
+             compressed with",
+        )
+        .of(path),
+        e => Error::from(e).of(path),
     })?;
     Ok(restored.finish(&header.scales, ids))
 }

@@ -143,7 +143,14 @@ fn caches() {
     let cut = f.read("bf16.safetensors");
     std::fs::write(f.path("cut.safetensors"), &cut[..cut.len() - 1]).unwrap();
     not_compressed(&f, 3, "not a readable safetensors file", "cut.safetensors", "profile.speckv", &[]);
-    not_compressed(&f, 3, "is missing", "model/model.safetensors", "profile.speckv", &[]);
+    not_compressed(
+        &f,
+        3,
+        "which is no part of a cache file",
+        "model/model.safetensors",
+        "profile.speckv",
+        &[],
+    );
     not_compressed(&f, 1, "No such file", "missing.safetensors", "profile.speckv", &[]);
     let named = ["--precision", "w4a4"];
     not_compressed(&f, 5, "the profile has no predictor", "bf16.safetensors", "profile.speckv", &named);
@@ -245,7 +252,8 @@ fn absurd_lengths() {
         std::fs::write(f.path("absurd.skv"), &changed).unwrap();
         refused(&f, 4, words, "absurd.skv", "profile.speckv", &[]);
     };
-    refused_with("over the caller's limit", 32, &(1u64 << 40).to_le_bytes());
+    refused_with("a stream must have at most 2^24 chunks", 32, &(1u64 << 40).to_le_bytes());
+    refused_with("over the caller's limit", 32, &(1u64 << 25).to_le_bytes());
     refused_with("truncated", 32, &(1u64 << 24).to_le_bytes());
     refused_with("tokens must be 1..=2^40", 32, &u64::MAX.to_le_bytes());
     refused_with("chunk length must be 1..=65536", 20, &u32::MAX.to_le_bytes());

@@ -68,6 +68,42 @@ fn any_bits_in_any_format_come_back() {
 }
 
 #[test]
+fn long_caches_are_restored_run_by_run() {
+    let f = Fixture::new();
+    // The codec takes about 2048 tokens at a time; what comes back is put together from such runs.
+    noise(ElementFormat::Bf16, 1, 2300).write(&f.path("long.safetensors")).unwrap();
+    for (predictor, chunk) in [("static", "16"), ("draft", "256"), ("static", "2300")] {
+        let (profile, out) = (f.path("profile.speckv"), f.path("c.skv"));
+        let all = args!["compress", f.path("long.safetensors"), "--profile", profile, "-o", out];
+        ok(all.into_iter().chain(args!["--chunk", chunk, "--predictor", predictor]));
+        decompress(&f, "c.skv", "back.safetensors");
+        assert!(f.read("back.safetensors") == f.read("long.safetensors"), "{predictor} {chunk}");
+    }
+}
+
+#[test]
+fn scales_that_are_missing_or_uneven_mean_the_same_afterwards() {
+    let f = Fixture::new();
+    let mut bare = noise(ElementFormat::E4m3, 1, 20);
+    bare.scales = None;
+    let mut uneven = noise(ElementFormat::E5m2, 2, 20);
+    uneven.scales.as_mut().unwrap()[1][0].truncate(1);
+    for cache in [bare, uneven] {
+        cache.write(&f.path("odd.safetensors")).unwrap();
+        f.compress("odd.safetensors", "c.skv", &[]);
+        decompress(&f, "c.skv", "back.safetensors");
+        let back = Cache::read(&f.path("back.safetensors")).unwrap();
+        assert!((0..2).all(|layer| (0..2).all(|part| {
+            let numbers = |c: &Cache| c.values(layer, part).iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            numbers(&back) == numbers(&cache)
+        })));
+        assert!(back.planes == cache.planes);
+        let (profile, odd) = (f.path("profile.speckv"), f.path("odd.safetensors"));
+        ok(args!["verify", f.path("c.skv"), "--profile", profile, "--cache", odd]);
+    }
+}
+
+#[test]
 fn streams_without_ids_take_them_from_outside() {
     let f = Fixture::new();
     let with = f.compress("bf16.safetensors", "with.skv", &[])["stream_bytes"].as_u64().unwrap();

@@ -86,12 +86,24 @@ pub struct Rows {
     pub cols: usize,
     /// Columns that share one scale; divides `cols`.
     pub group: usize,
-    /// Digits of every value.
+    /// Digits of every value but the wide ones.
     pub digits: Digits,
-    /// Quantised values, `|q| <= digits.levels()`.
+    /// Leading columns of each group that have two digits in any case.
+    pub wide: usize,
+    /// Quantised values, `|q| <= digits.levels()`, wide ones up to those of two digits.
     pub values: Vec<i16>,
     /// One scale a (row, group): real value = q * scale.
     pub scales: Vec<Scale>,
+}
+
+impl Rows {
+    /// The right shift that brings products with weights of `w` digits into an `i32`: a wide value counts as 256 others.
+    pub const fn product_shift(&self, w: Digits) -> u32 {
+        match self.digits {
+            Digits::One => product_shift(self.group + 256 * self.wide, self.digits, w),
+            Digits::Two => product_shift(self.group, self.digits, w),
+        }
+    }
 }
 
 /// Weights `[out, inp]` with one scale per output, as a profile holds them.

@@ -22,6 +22,8 @@ pub mod predict;
 pub mod profile;
 pub mod session;
 mod stat;
+#[cfg(feature = "conformance")]
+pub mod synthetic;
 pub mod tables;
 
 pub use backend::Backend;

@@ -51,7 +51,7 @@ Examples:
   speckv compress cache.safetensors --profile smol.speckv --predictor static -o cache.skv
       fastest; needs no token ids on either side
   speckv compress cache.safetensors --profile smol.speckv --chunk 64 -o cache.skv
-      finer random access for about 1 % more bytes";
+      finer random access, for some more bytes";
 
 pub fn run(args: &Args, output: &Output) -> Result<()> {
     let file = OutputFile::create(&args.output, &[&args.cache, &args.profile])?;

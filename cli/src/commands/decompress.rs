@@ -48,11 +48,11 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let input = Input::open(&args.profile)?;
     let profile = profile::parse(&input, &args.profile)?;
     let backend = backend::open()?;
-    let mode = streams::load(&backend, &profile, stream.header())?;
+    let mode = streams::load(&backend, &profile, stream.header(), &args.stream)?;
     let besides = args.besides.read(stream.header(), output)?;
 
     let since = Instant::now();
-    let cache = streams::decode(&backend, &mode, &stream, &besides, output)?;
+    let cache = streams::decode(&backend, &mode, &stream, &besides, &args.stream, output)?;
     let seconds = since.elapsed().as_secs_f64();
     cache.write(&args.output)?;
 

@@ -2,7 +2,7 @@
 
 use alloc::format;
 
-use super::inputs::{HADAMARD_LIMIT, Pattern, Random};
+use super::inputs::{Pattern, Random};
 use super::{Case, definition};
 use crate::backend::{Attention, Backend, Quantise};
 use crate::data::{Digits, Ints};
@@ -57,6 +57,7 @@ pub fn attention<B: Backend>(b: &B) {
                     group: head_dim,
                     hadamard: if i < 2 { hadamard } else { 0 },
                     digits: digits(i),
+                    wide: 0,
                     exponent: 20,
                     norm: None,
                     gain,
@@ -67,14 +68,9 @@ pub fn attention<B: Backend>(b: &B) {
                     2 => [Pattern::Mixed, Pattern::Rows, Pattern::Outlier],
                     _ => [rng.pick(&Pattern::ALL), rng.pick(&Pattern::ALL), rng.pick(&Pattern::ALL)],
                 };
-                let mut fill = |pattern: Pattern, rows, heads| Ints {
-                    rows,
-                    cols: heads * head_dim,
-                    data: pattern.fill(rng, rows, heads * head_dim, HADAMARD_LIMIT),
-                };
-                let query = fill(patterns[0], rows, heads);
-                let mut keys = fill(patterns[1], tokens, kv_heads);
-                let values = fill(patterns[2], tokens, kv_heads);
+                let query = patterns[0].ints(rng, rows, heads * head_dim);
+                let mut keys = patterns[1].ints(rng, tokens, kv_heads * head_dim);
+                let values = patterns[2].ints(rng, tokens, kv_heads * head_dim);
                 if seed % 5 == 0 {
                     // All keys equal: all scores equal.
                     let first = keys.row(0).to_vec();

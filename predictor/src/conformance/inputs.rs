@@ -52,9 +52,6 @@ impl Random {
     }
 }
 
-/// Largest input of a Hadamard transform: [`LIMIT`] less what rounding to its headroom may add (half of the largest block, 256).
-pub(crate) const HADAMARD_LIMIT: i32 = LIMIT - 255;
-
 /// How a matrix is filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {

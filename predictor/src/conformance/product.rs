@@ -31,11 +31,12 @@ impl Product {
 
     fn check<B: Backend>(&self, b: &B, seed: u64, patterns: &str) {
         let what = format!(
-            "gemm {} x {} x {}, digits {} x {}, {patterns}, factor {}, bias {}, {:?} of {} columns",
+            "gemm {} x {} x {}, digits {} (wide {}) x {}, {patterns}, factor {}, bias {}, {:?} of {} columns",
             self.x.rows,
             self.x.cols,
             self.weights.out,
             self.how.digits.count(),
+            self.how.wide,
             self.weights.digits.count(),
             self.factor.is_some(),
             self.weights.bias.is_some(),
@@ -57,10 +58,18 @@ fn product(
     digits: (Digits, Digits),
     patterns: (Pattern, Pattern),
 ) -> Product {
-    let x = patterns.0.ints(rng, t, k);
+    let mut x = patterns.0.ints(rng, t, k);
     let mut how = Quantise::rows(k, digits.0, rng.within(8, 24));
     if rng.bits() & 1 == 0 {
         how.gain = rng.scale(-20, -8);
+    }
+    if rng.bits() & 1 == 0 {
+        // Leading columns of two digits, and the rest small enough for them to need both.
+        how.wide = rng.pick(&[1, 2, 7, 16, 64]).min(k);
+        let down = rng.pick(&[0, 3, 8, 10]);
+        for row in x.data.chunks_exact_mut(k) {
+            row[how.wide..].iter_mut().for_each(|v| *v >>= down);
+        }
     }
     let (exponents, bias) = (exponents(rng), rng.bits() & 1 == 0);
     let weights = patterns.1.weights(rng, n, k, digits.1, exponents, bias);

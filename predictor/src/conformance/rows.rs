@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::inputs::{HADAMARD_LIMIT, Pattern, Random};
+use super::inputs::{Pattern, Random};
 use super::{Case, definition};
 use crate::backend::{Backend, Quantise, Rotary, Silu, Store};
 use crate::data::{Digits, Ints, Rows, Weights};
@@ -55,17 +55,25 @@ pub fn quantise<B: Backend>(b: &B) {
             {
                 seed += 1;
                 let rng = &mut Random::new(seed);
-                let limit = if hadamard > 0 { HADAMARD_LIMIT } else { LIMIT };
-                let x = Ints { rows: 4, cols, data: pattern.fill(rng, 4, cols, limit) };
-                let norm = match rng.within(0, 4) {
+                let mut x = pattern.ints(rng, 4, cols);
+                let exponent = rng.within(-10, 30);
+                let norm = match rng.within(0, 5) {
                     0 | 1 => None,
                     2 => Some(Scale::ZERO),
                     3 => Some(rng.scale(-32, -28)),
+                    4 => Some(edge_eps(rng, exponent)),
                     _ => Some(rng.scale(-60, 40)),
                 };
+                let wide = if hadamard == 0 { rng.pick(&[0, 1, 3, 16]).min(cols) } else { 0 };
+                // Wide columns at the magnitude of the rest, or far above it.
+                if wide > 0 {
+                    let down = rng.within(0, 12);
+                    for row in x.data.chunks_exact_mut(cols) {
+                        row[wide..].iter_mut().for_each(|v| *v >>= down);
+                    }
+                }
                 let gain = if rng.bits() & 1 == 0 { Scale::ONE } else { rng.scale(-30, 10) };
-                let how =
-                    Quantise { group: cols, hadamard, digits, exponent: rng.within(-10, 30), norm, gain };
+                let how = Quantise { group: cols, hadamard, digits, wide, exponent, norm, gain };
                 let expected = p.quantise(&x, &how);
                 let rows = b.quantise(&b.upload(x), &how);
                 Case::new(b, format!("{pattern:?} 4 x {cols}, {how:?}"), seed)
@@ -73,6 +81,12 @@ pub fn quantise<B: Backend>(b: &B) {
             }
         }
     }
+}
+
+/// An epsilon at an end of what fits the mean square of a row that fills 30 bits.
+fn edge_eps(rng: &mut Random, exponent: i32) -> Scale {
+    let shift = rng.pick(&[-17, -16, -15, -14, -1, 0, 44, 45, 46, 47, 48]) + 2 * (14 - exponent) - 16;
+    rng.scale(shift, shift)
 }
 
 /// `rms`, by patterns and epsilons. A row of zeros needs an epsilon that is not lost in its fixed point.
@@ -85,7 +99,13 @@ pub fn rms<B: Backend>(b: &B) {
             let x = pattern.ints(rng, rows, cols);
             let exponent = rng.within(14, 30);
             let eps = match pattern {
-                Pattern::Zero | Pattern::Tiny => rng.scale(-31, 10),
+                // The least epsilons that a row of zeros still feels.
+                Pattern::Zero | Pattern::Tiny => {
+                    let least = 2 * (14 - exponent) - 30;
+                    let most = rng.pick(&[least, least + 1, 10]);
+                    rng.scale(least, most)
+                }
+                _ if rng.bits() & 1 == 0 => edge_eps(rng, exponent),
                 _ => rng.pick(&[Scale::ZERO, Scale { m: 21990, e: -31 }, Scale { m: 16384, e: 0 }]),
             };
             let case = Case::new(

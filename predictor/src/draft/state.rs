@@ -109,6 +109,7 @@ impl<'a, B: Backend> State<'a, B> {
     fn normed(&self, b: &B, d: usize) -> B::Rows {
         let how = Quantise {
             norm: Some(self.eps()),
+            wide: self.net.wide,
             ..Quantise::rows(self.net.hidden, digits(d), self.net.hidden_exponent)
         };
         b.quantise(self.hidden(), &how)
@@ -174,6 +175,7 @@ impl<'a, B: Backend> State<'a, B> {
             group: hd,
             hadamard: hd.trailing_zeros(),
             digits: digits(self.net.digits.attention),
+            wide: 0,
             exponent,
             norm: None,
             gain,

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::data::{Digits, Rows, product_shift};
+use crate::data::{Digits, Rows};
 use crate::fixed::{Scale, shift_round};
 use crate::portable::gemm::dot;
 use crate::tables::Tables;
@@ -84,7 +84,7 @@ pub fn attention_row(
     tables: &Tables,
 ) {
     let (hd, nk) = (how.head_dim, how.kv_heads);
-    let shift = product_shift(hd, query.digits, keys.digits);
+    let shift = query.product_shift(keys.digits);
     let mut scores: Vec<i32> = Vec::with_capacity(position + 1);
     for head in 0..how.heads {
         let kv = head * nk / how.heads;

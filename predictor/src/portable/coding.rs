@@ -67,8 +67,8 @@ impl Unit {
     }
 }
 
-/// `12 s^2 / (12 s^2 + w^2)` for `log2(w / s) = t / 16`, 15 fractional bits: how far knowing the cell of width `w` says more than its nearest point
-/// when the prediction's scale is `s` (linear least squares against rounding noise of variance w^2/12).
+/// `10 s^2 / (10 s^2 + w^2)` for `log2(w / s) = t / 16`, 15 fractional bits: how far knowing the cell of width `w` says more than its nearest point
+/// when the prediction's scale is `s`: linear least squares against rounding noise, whose variance w^2/12 heavy tails make look like w^2/10.
 #[derive(Clone, Debug)]
 pub struct Shrink([i32; 256]);
 
@@ -81,8 +81,8 @@ impl Shrink {
             let octave = t.div_euclid(8);
             let frac = tables.exp2[256 - 32 * t.rem_euclid(8) as usize] as i64 * 2; // 2^(frac/8), Q30: 2 * 2^-(1 - frac/8)
             let square = if octave >= 10 { frac << (octave - 10) } else { frac >> (10 - octave) };
-            let twelve = 12i64 << 20;
-            ((twelve << 15) / (twelve + square)) as i32
+            let ten = 10i64 << 20;
+            ((ten << 15) / (ten + square)) as i32
         }))
     }
 

@@ -1,6 +1,6 @@
 //! Exact integer matrix products with one rounding multiply at the end (numerics.md, section 4).
 
-use crate::data::{Rows, Weights, product_shift};
+use crate::data::{Rows, Weights};
 use crate::fixed::{Scale, saturate, scaled};
 
 /// Where and how a product is stored.
@@ -52,7 +52,7 @@ pub fn row_scale(a: &Rows, t: usize, factor: Option<&[Scale]>) -> Scale {
 
 /// One output row: `out[column..column + w.out]` (+)= a[t] . w.
 pub fn gemm_row(a: &Rows, t: usize, w: &Weights, factor: Option<&[Scale]>, store: Store, out: &mut [i32]) {
-    let shift = product_shift(w.inp, a.digits, w.digits);
+    let shift = a.product_shift(w.digits);
     let (x, row) = (&a.values[t * a.cols..(t + 1) * a.cols], row_scale(a, t, factor));
     for (o, (w_row, out)) in w.values.chunks_exact(w.inp).zip(&mut out[store.column..]).enumerate() {
         finish(dot(x, w_row, shift), row, w, o, shift, store.add, out);

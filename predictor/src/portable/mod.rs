@@ -150,6 +150,7 @@ impl Backend for Portable {
             cols: x.cols,
             group: how.group,
             digits: how.digits,
+            wide: how.wide,
             values: alloc::vec![0; x.data.len()],
             scales: alloc::vec![Scale::ZERO; x.rows * groups],
         };

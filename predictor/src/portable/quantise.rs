@@ -12,6 +12,9 @@ pub struct Quantise {
     pub hadamard: u32,
     /// Digits of the result.
     pub digits: Digits,
+    /// Leading columns of a group that take two digits whatever `digits` says, and have no say in the step: the few directions that
+    /// carry most of a residual stream.
+    pub wide: usize,
     /// Fraction bits of the input.
     pub exponent: i32,
     /// RMS normalisation over the group, with this epsilon: only the scale feels it.
@@ -23,7 +26,7 @@ pub struct Quantise {
 impl Quantise {
     /// Plain quantisation of whole rows.
     pub fn rows(cols: usize, digits: Digits, exponent: i32) -> Quantise {
-        Quantise { group: cols, hadamard: 0, digits, exponent, norm: None, gain: Scale::ONE }
+        Quantise { group: cols, hadamard: 0, digits, wide: 0, exponent, norm: None, gain: Scale::ONE }
     }
 }
 
@@ -46,6 +49,17 @@ pub fn hadamard(x: &mut [i32], log2: u32) {
 
 fn amax(x: &[i32]) -> u32 {
     x.iter().fold(0, |m, v| m.max(v.unsigned_abs()))
+}
+
+/// The magnitude that the step is cut from: the largest of the other columns, unless a wide one would overflow two digits. At least 1.
+pub fn step_amax(rest: u32, wide: u32, digits: Digits) -> u32 {
+    let (one, two) = (digits.levels() as u64, Digits::Two.levels() as u64);
+    (rest as u64).max((wide as u64 * one).div_ceil(two)).max(1) as u32
+}
+
+/// The left shift that fills 30 bits with `top > 0`; a Hadamard transform may reach 2^30 itself.
+fn shift_to_30(top: u32) -> i32 {
+    (29 - top.ilog2() as i32).max(0)
 }
 
 /// `1 / rms` of a group whose values, shifted by `n` to fill 30 bits, are `yn`; the values count units of `2^-exponent`.
@@ -90,21 +104,26 @@ pub fn quantise_row(x: &[i32], how: &Quantise, out: &mut [i16], scales: &mut [Sc
                 hadamard(y, how.hadamard);
             }
         }
-        let top = amax(y);
-        if top == 0 {
+        let all = amax(y);
+        let top = step_amax(amax(&y[how.wide..]), amax(&y[..how.wide]), how.digits);
+        if all == 0 {
             out.fill(0);
             scales[g] = Scale::ZERO;
             continue;
         }
-        let n = 29 - top.ilog2() as i32;
+        let n = shift_to_30(top);
         let full = (top as i64) << n;
         let recip = (levels << bits) / full;
-        let half = 1i64 << (bits - 1);
-        for (q, v) in out.iter_mut().zip(y.iter()) {
-            *q = ((((*v as i64) << n) * recip + half) >> bits) as i16;
+        for (q, v) in out[how.wide..].iter_mut().zip(&y[how.wide..]) {
+            *q = ((((*v as i64) << n) * recip + (1 << (bits - 1))) >> bits) as i16;
+        }
+        // Wide values may be 257 times the others: nine bits less of the reciprocal keep the product below 2^61.
+        for (q, v) in out[..how.wide].iter_mut().zip(&y[..how.wide]) {
+            *q = ((((*v as i64) << n) * (recip >> 9) + (1 << (bits - 10))) >> (bits - 9)) as i16;
         }
         let mut scale = Scale::new(((full as u64) << 20) / levels as u64, -20 - n - exponent).times(how.gain);
         if let Some(eps) = how.norm {
+            let n = shift_to_30(all);
             scale = scale.times(inverse_rms(y.iter().map(|v| v << n), how.group, n, exponent, eps));
         }
         scales[g] = scale;
@@ -114,7 +133,7 @@ pub fn quantise_row(x: &[i32], how: &Quantise, out: &mut [i16], scales: &mut [Sc
 /// `rms` of a row (the inverse of what `norm` multiplies by), for the feedback into the hidden state.
 pub fn rms(x: &[i32], exponent: i32, eps: Scale) -> Scale {
     let top = amax(x);
-    let n = if top == 0 { 0 } else { 29 - top.ilog2() as i32 };
+    let n = if top == 0 { 0 } else { shift_to_30(top) };
     inverse_rms(x.iter().map(|v| v << n), x.len(), n, exponent, eps).recip()
 }
 

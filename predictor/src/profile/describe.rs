@@ -122,6 +122,8 @@ pub struct Net {
     pub vocab: usize,
     /// Fraction bits of the residual stream.
     pub hidden_exponent: i32,
+    /// Leading directions of the residual stream that have two digits in every product.
+    pub wide: usize,
     /// Epsilon of RMSNorm: mantissa, exponent.
     pub eps: (i16, i16),
     /// Whether queries and keys are normalised per head (Qwen3).
@@ -200,7 +202,7 @@ impl Description {
         for net in &self.nets {
             let e = |l: &LayerExponents| [l.raw_key, l.raw_query, l.query, l.attention, l.value_scale, l.gate, l.up, l.act];
             let sizes = [net.hidden, net.heads, net.ffn, net.vocab].iter().all(|n| (1..=1 << 20).contains(n));
-            if !sizes || net.heads % self.kv_heads != 0 || net.hidden > 1 << 16 || net.layers.len() != self.layers {
+            if !sizes || net.heads % self.kv_heads != 0 || net.hidden > 1 << 15 || net.wide > net.hidden.min(64) || net.layers.len() != self.layers {
                 return fail("network geometry");
             }
             if !net.layers.iter().flat_map(e).all(|v| power(&v)) || !power(&net.hidden_exponent) || !(0..=1 << 14).contains(&(net.eps.0 as i32 >> 1)) {

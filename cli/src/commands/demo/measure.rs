@@ -22,12 +22,14 @@ pub struct Measured {
     pub bytes: u64,
     /// Seconds to compress and to decompress.
     pub seconds: Option<[f64; 2]>,
+    /// Seconds to load what both need of the profile.
+    pub load_seconds: f64,
 }
 
 impl Measured {
     /// The cache file as it is.
     pub fn raw(bytes: usize) -> Self {
-        Measured { name: "raw", bytes: bytes as u64, seconds: None }
+        Measured { name: "raw", bytes: bytes as u64, seconds: None, load_seconds: 0.0 }
     }
 }
 
@@ -41,9 +43,11 @@ pub fn speckv(
     file: &Path,
     output: &Output,
 ) -> Result<Measured> {
-    // Loading packs the weights for the backend; a user does it once per process, not once per cache.
+    // Loading packs the weights for the backend: once per process, not once per cache.
+    let since = Instant::now();
     let (_, precision) = crate::profile::pick(profile, choice(kind), None, cache.format, true)?;
     let mode = LoadedMode::load(b, profile, kind, &precision, cache.format)?;
+    let load_seconds = since.elapsed().as_secs_f64();
 
     let since = Instant::now();
     let mut coding = Coding::new(
@@ -60,15 +64,17 @@ pub fn speckv(
     let compress = since.elapsed().as_secs_f64();
 
     let since = Instant::now();
-    let stream = streams::parse(&bytes, Path::new("the demo's stream"))?;
-    let restored = streams::decode(b, &mode, &stream, &Besides::nothing(), output)?;
+    let name = Path::new("the demo's stream");
+    let stream = streams::parse(&bytes, name)?;
+    let restored = streams::decode(b, &mode, &stream, &Besides::nothing(), name, output)?;
     let decompress = since.elapsed().as_secs_f64();
 
     let again = file.with_extension("restored");
     restored.write(&again)?;
     let back = std::fs::read(&again).map_err(|e| Error::io(&again, e))?;
     check(kind.name(), payload, &back)?;
-    Ok(Measured { name: kind.name(), bytes: bytes.len() as u64, seconds: Some([compress, decompress]) })
+    let (name, bytes) = (kind.name(), bytes.len() as u64);
+    Ok(Measured { name, bytes, seconds: Some([compress, decompress]), load_seconds })
 }
 
 /// Refuses to go on if a single byte did not come back.

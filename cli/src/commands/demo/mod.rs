@@ -9,7 +9,7 @@ use serde_json::json;
 use speckv_capture::cache::fp8_scales;
 use speckv_capture::{Cache, CacheMode, ElementFormat, ModelSource, Target};
 use speckv_predictor::Backend;
-use speckv_predictor::profile::{Kind, ProfileFile};
+use speckv_predictor::profile::Kind;
 
 use super::capture::capture;
 use crate::backend;
@@ -38,7 +38,7 @@ Examples:
 
 pub fn run(args: &Args, output: &Output) -> Result<()> {
     let folder = embedded::unpack()?;
-    let profile = ProfileFile::parse(embedded::PROFILE)?;
+    let profile = embedded::profile()?;
     let backend = backend::open()?;
     let caches = capture_both(folder.path(), args.tokens as usize, output)?;
     let mut formats = Vec::new();

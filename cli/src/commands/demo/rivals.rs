@@ -36,7 +36,7 @@ fn zstd(name: &'static str, payload: &[u8], width: usize) -> Result<Measured> {
     let back = unsplit(&zstd::bulk::decompress(&small, payload.len()).map_err(failed)?, width);
     let decompress = since.elapsed().as_secs_f64();
     check(name, payload, &back)?;
-    Ok(Measured { name, bytes: small.len() as u64, seconds: Some([compress, decompress]) })
+    Ok(Measured { name, bytes: small.len() as u64, seconds: Some([compress, decompress]), load_seconds: 0.0 })
 }
 
 /// Every first byte, then every second one. A safetensors header is a multiple of eight bytes long, so numbers keep

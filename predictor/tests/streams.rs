@@ -1,0 +1,211 @@
+//! Whole streams through the portable backend: every format and predictor, chunk lengths, chunks alone, damage.
+
+use std::ops::Range;
+
+use proptest::prelude::*;
+use speckv_predictor::Portable;
+use speckv_predictor::codec::{CacheView, Known, LoadedMode, Options, compress, decompress, parse};
+use speckv_predictor::core::{ElementFormat, Limits, Part};
+use speckv_predictor::data::Digits;
+use speckv_predictor::profile::{Kind, ProfileFile};
+use speckv_predictor::synthetic::{Make, Random};
+
+const FORMATS: [ElementFormat; 4] = [ElementFormat::Bf16, ElementFormat::F16, ElementFormat::E4m3, ElementFormat::E5m2];
+
+struct Case {
+    make: Make,
+    format: ElementFormat,
+    tokens: usize,
+    ids: Vec<u32>,
+    scales: Vec<u32>,
+    planes: Vec<Vec<u16>>,
+}
+
+impl Case {
+    fn new(make: Make, format: ElementFormat, tokens: usize, seed: u64) -> Case {
+        let mut r = Random(seed);
+        let planes = (0..make.geometry.planes()).map(|_| make.codes(&mut r, format, tokens)).collect();
+        let per_part = if seed % 2 == 0 { 1 } else { make.geometry.kv_heads };
+        let scales = match format.width() {
+            8 => (0..2 * make.geometry.layers * per_part).map(|_| (0.25f32 + (r.bits() % 1000) as f32 / 500.0).to_bits()).collect(),
+            _ => Vec::new(),
+        };
+        let ids = (0..tokens).map(|_| (r.bits() % make.vocab as u64) as u32).collect();
+        Case { make, format, tokens, ids, scales, planes }
+    }
+
+    fn codes(&self, layer: usize, part: Part, head: usize, tokens: Range<usize>) -> Vec<u16> {
+        let hd = self.make.geometry.head_dim;
+        self.planes[self.make.geometry.plane(layer, part, head)][tokens.start * hd..tokens.end * hd].to_vec()
+    }
+
+    fn compress(&self, b: &Portable, mode: &LoadedMode<'_, Portable>, options: Options) -> Vec<u8> {
+        let codes = |l, p, h, t: Range<usize>| self.codes(l, p, h, t);
+        let view = CacheView {
+            format: self.format,
+            geometry: self.make.geometry,
+            tokens: self.tokens,
+            scales: self.scales.clone(),
+            ids: Some(&self.ids),
+            codes: &codes,
+        };
+        compress(b, mode, &view, options, &mut |_, _| {}).unwrap()
+    }
+
+    /// Restores a stream and compares every code it covers.
+    fn check(&self, b: &Portable, mode: &LoadedMode<'_, Portable>, bytes: &[u8], known: Known<'_>) {
+        let stream = parse(bytes, &Limits::default()).unwrap();
+        let (first, tokens) = (stream.header().first_token as usize, stream.header().tokens as usize);
+        let mut seen = 0;
+        let mut sink = |l: usize, p: Part, h: usize, at: usize, codes: &[u16]| {
+            let rows = codes.len() / self.make.geometry.head_dim;
+            assert_eq!(codes, self.codes(l, p, h, first + at..first + at + rows), "layer {l} {p:?} head {h} from {at}");
+            seen += codes.len();
+        };
+        let ids = decompress(b, mode, &stream, known, &mut sink, &mut |_, _| {}).unwrap();
+        assert_eq!(seen, tokens * self.make.geometry.scalars_per_token() as usize);
+        if mode.needs_ids() {
+            assert_eq!(ids, self.ids[first..first + tokens]);
+        }
+    }
+}
+
+fn with_mode(make: Make, kind: Kind, format: ElementFormat, f: impl FnOnce(&Portable, &LoadedMode<'_, Portable>)) {
+    let (b, bytes) = (Portable::new(), make.profile().unwrap());
+    let file = ProfileFile::parse(&bytes).unwrap();
+    let precision = if kind == Kind::Draft { "test" } else { "" };
+    f(&b, &LoadedMode::load(&b, &file, kind, precision, format).unwrap());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Caches that have nothing to do with the profile come back bit for bit, and cost no more than raw and the container.
+    #[test]
+    fn random_caches_round_trip(
+        seed: u64,
+        format in 0usize..4,
+        draft: bool,
+        qk_norm: bool,
+        two: bool,
+        wide in 0usize..=5,
+        tokens in 1usize..90,
+        chunk in prop::sample::select(vec![1u32, 17, 64, 256]),
+    ) {
+        let digits = if two { Digits::Two } else { Digits::One };
+        let make = Make { qk_norm, digits, wide, seed, ..Make::default() };
+        let case = Case::new(make, FORMATS[format], tokens, seed);
+        let kind = if draft { Kind::Draft } else { Kind::Static };
+        with_mode(make, kind, case.format, |b, mode| {
+            let options = Options { chunk_tokens: chunk, store_ids: true };
+            let stream = case.compress(b, mode, options);
+            case.check(b, mode, &stream, Known::default());
+            assert_eq!(stream, case.compress(b, mode, options), "encoding twice");
+            let raw: usize = case.planes.iter().map(|p| p.len() * case.format.bytes()).sum();
+            let chunks = tokens.div_ceil(chunk as usize);
+            // Per chunk: directory, plane modes, token ids, lane states and slack.
+            assert!(stream.len() <= raw + 256 + 4 * case.scales.len() + tokens * 4 + chunks * (24 + 128 + 132));
+        });
+    }
+}
+
+#[test]
+fn every_chunk_decodes_alone_given_its_prefix() {
+    for kind in [Kind::Static, Kind::Draft] {
+        for format in [ElementFormat::Bf16, ElementFormat::E4m3] {
+            let case = Case::new(Make::default(), format, 90, 7);
+            with_mode(case.make, kind, format, |b, mode| {
+                let bytes = case.compress(b, mode, Options { chunk_tokens: 17, store_ids: true });
+                let stream = parse(&bytes, &Limits::default()).unwrap();
+                assert_eq!(stream.directory().len(), 6);
+                for chunk in 0..6 {
+                    let alone = stream.extract(chunk).unwrap();
+                    let prefix = |l, p, h, t: Range<usize>| case.codes(l, p, h, t);
+                    case.check(b, mode, &alone, Known { ids: None, prefix: Some(&prefix) });
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn token_ids_can_stay_outside() {
+    let case = Case::new(Make::default(), ElementFormat::Bf16, 40, 3);
+    with_mode(case.make, Kind::Draft, case.format, |b, mode| {
+        let bytes = case.compress(b, mode, Options { chunk_tokens: 16, store_ids: false });
+        case.check(b, mode, &bytes, Known { ids: Some(&case.ids), prefix: None });
+        let stream = parse(&bytes, &Limits::default()).unwrap();
+        let error = decompress(b, mode, &stream, Known::default(), &mut |_, _, _, _, _| {}, &mut |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("token ids"), "{error}");
+        let mut wrong = case.ids.clone();
+        wrong[5] ^= 1;
+        let known = Known { ids: Some(&wrong), prefix: None };
+        assert!(decompress(b, mode, &stream, known, &mut |_, _, _, _, _| {}, &mut |_, _| {}).is_err());
+    });
+}
+
+#[test]
+fn damage_is_an_error_never_other_data() {
+    let case = Case::new(Make::default(), ElementFormat::E4m3, 20, 5);
+    with_mode(case.make, Kind::Draft, case.format, |b, mode| {
+        let good = case.compress(b, mode, Options { chunk_tokens: 8, store_ids: true });
+        let refused = |bytes: &[u8]| match parse(bytes, &Limits::default()) {
+            Err(_) => true,
+            Ok(stream) => decompress(b, mode, &stream, Known::default(), &mut |_, _, _, _, _| {}, &mut |_, _| {}).is_err(),
+        };
+        assert!(!refused(&good));
+        assert!((0..good.len()).all(|n| refused(&good[..n])), "a truncation passed");
+        for at in (0..good.len()).step_by(3) {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            assert!(refused(&bad), "a flipped bit in byte {at} passed");
+        }
+    });
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let make = Make::default();
+    let (b, bytes) = (Portable::new(), make.profile().unwrap());
+    let file = ProfileFile::parse(&bytes).unwrap();
+    let Err(error) = LoadedMode::load(&b, &file, Kind::Draft, "w1a1", ElementFormat::Bf16) else { panic!("no such precision") };
+    assert!(error.to_string().contains("w1a1") && error.to_string().contains("draft test"), "{error}");
+
+    let other = Make { seed: 2, ..make }.profile().unwrap();
+    let other = ProfileFile::parse(&other).unwrap();
+    let case = Case::new(make, ElementFormat::Bf16, 9, 1);
+    let mode = LoadedMode::load(&b, &file, Kind::Draft, "test", case.format).unwrap();
+    let stream = case.compress(&b, &mode, Options::default());
+    let stream = parse(&stream, &Limits::default()).unwrap();
+    let wrong = LoadedMode::load(&b, &other, Kind::Draft, "test", case.format).unwrap();
+    let error = decompress(&b, &wrong, &stream, Known::default(), &mut |_, _, _, _, _| {}, &mut |_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("made with profile"), "{error}");
+}
+
+#[test]
+fn damaged_profiles_are_refused_or_harmless() {
+    let make = Make { geometry: speckv_predictor::core::Geometry { layers: 2, kv_heads: 1, head_dim: 4 }, hidden: 8, heads: 1, ffn: 8, vocab: 4, wide: 1, ..Make::default() };
+    let bytes = make.profile().unwrap();
+    let b = Portable::new();
+    let load = |bytes: &[u8]| -> Result<(), speckv_predictor::Error> {
+        let file = ProfileFile::parse(bytes)?;
+        for kind in [Kind::Static, Kind::Draft] {
+            LoadedMode::load(&b, &file, kind, if kind == Kind::Draft { "test" } else { "" }, ElementFormat::Bf16)?;
+        }
+        Ok(())
+    };
+    load(&bytes).unwrap();
+    assert!((0..bytes.len()).step_by(7).all(|n| load(&bytes[..n]).is_err()), "a truncated profile passed");
+    let mut r = Random(9);
+    let mut refused = 0;
+    for _ in 0..3000 {
+        let mut bad = bytes.clone();
+        for _ in 0..1 + r.bits() % 3 {
+            let at = (r.bits() % bad.len() as u64) as usize;
+            bad[at] = r.bits() as u8;
+        }
+        // Some flips only change a weight: then it is another profile (another digest), not a damaged one.
+        refused += usize::from(load(&bad).is_err());
+    }
+    assert!(refused > 500, "{refused}");
+}
