@@ -5,14 +5,12 @@ use rayon::prelude::*;
 use speckv_predictor::backend::Attention;
 use speckv_predictor::data::{Digits, Ints, Rows};
 use speckv_predictor::fixed::Scale;
-use speckv_predictor::portable::attention::{BLOCK, align, block_exponent, value_factor};
+use speckv_predictor::portable::attention::{BLOCK, FAR, align, block_exponent, value_factor};
 use speckv_predictor::tables::Tables;
 
 use crate::gemm::{Kernel, Left, Line16, Panels, Plane, Scales, pack_row};
 use crate::vector::Vector;
 
-/// Blocks of less than 2^-40 of the greatest weight are left out, as in the definition.
-const FAR: i32 = 40;
 /// Query rows of a task: they share each panel of keys and values.
 const QUERIES: usize = 12;
 

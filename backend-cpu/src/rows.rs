@@ -6,7 +6,8 @@ use rayon::prelude::*;
 use speckv_predictor::backend::{Observed, Pricing, Quantise, Rotary, Silu, Truth, Unit};
 use speckv_predictor::core::ElementFormat;
 use speckv_predictor::data::{Ints, Rows};
-use speckv_predictor::fixed::{LIMIT, Scale, isqrt};
+use speckv_predictor::fixed::{LIMIT, Scale};
+use speckv_predictor::portable::quantise::{inverse_rms, shift_to_30};
 use speckv_predictor::portable::{self, Portable, coding, elementwise, quantise};
 
 use crate::vector::Vector;
@@ -108,26 +109,6 @@ fn quantise_group<V: Vector>(v: V, x: &[i32], how: &Quantise, out: &mut [i16], s
         scale = scale.times(inverse_rms(v.sum_of_squares(y, n), y.len(), n, exponent, eps));
     }
     scale
-}
-
-/// The left shift that fills 30 bits with `top > 0`; a Hadamard transform may reach 2^30 itself.
-fn shift_to_30(top: u32) -> i32 {
-    (29 - top.ilog2() as i32).max(0)
-}
-
-/// `1 / rms` from the sum of squares; the second half of the definition's `inverse_rms`.
-fn inverse_rms(sum: u64, len: usize, n: i32, exponent: i32, eps: Scale) -> Scale {
-    let unit = 14 - n - exponent;
-    let eps = match eps.e as i32 - 2 * unit + 16 {
-        s if eps.m == 0 || s < -15 => 0,
-        s if s < 0 => eps.m as u64 >> -s,
-        s if s > 46 => 1 << 61,
-        s => (eps.m as u64) << s,
-    };
-    let mean = (sum << 16) / len as u64 + eps.min(1 << 61);
-    let lift = (mean.leading_zeros() as i32 - 1) & !1;
-    let root = isqrt(mean << lift);
-    Scale::new((1u64 << 62) / root, -62 + 8 + lift / 2 - unit)
 }
 
 /// Root mean square of each row.

@@ -10,7 +10,7 @@ use crate::tables::Tables;
 /// Keys of one block share an exponent. Blocks are cut by absolute position, so that no chunking moves them.
 pub const BLOCK: usize = 64;
 /// Blocks whose weight is below 2^-40 of the greatest are left out.
-const FAR: i32 = 40;
+pub const FAR: i32 = 40;
 /// Fraction bits that block sums gain before they are aligned.
 const GUARD: u32 = 8;
 

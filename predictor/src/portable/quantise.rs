@@ -58,15 +58,20 @@ pub fn step_amax(rest: u32, wide: u32, digits: Digits) -> u32 {
 }
 
 /// The left shift that fills 30 bits with `top > 0`; a Hadamard transform may reach 2^30 itself.
-fn shift_to_30(top: u32) -> i32 {
+pub fn shift_to_30(top: u32) -> i32 {
     (29 - top.ilog2() as i32).max(0)
 }
 
-/// `1 / rms` of a group whose values, shifted by `n` to fill 30 bits, are `yn`; the values count units of `2^-exponent`.
+/// Sum of squares of values shifted left by `n` to fill 30 bits, then rounded to 17 bits: at most 2^15 of 2^32.
+fn sum_of_squares(x: &[i32], n: i32) -> u64 {
+    x.iter().map(|v| (((v << n) + (1 << 13)) >> 14) as i64).map(|v| (v * v) as u64).sum()
+}
+
+/// `1 / rms` from a sum of squares as [`quantise_row`] forms it, of `len` values that count units of `2^-exponent`; zero if nothing is left of them
+/// nor of `eps`.
 ///
-/// Mean square in 32.16 bits: squares of 16-bit values, at most 2^14 * 2^32, times 2^16: below 2^62.
-fn inverse_rms(yn: impl Iterator<Item = i32>, len: usize, n: i32, exponent: i32, eps: Scale) -> Scale {
-    let sum: u64 = yn.map(|v| ((v + (1 << 13)) >> 14) as i64).map(|v| (v * v) as u64).sum();
+/// Mean square in 32.16 bits: the sum, below 2^47, times 2^16.
+pub fn inverse_rms(sum: u64, len: usize, n: i32, exponent: i32, eps: Scale) -> Scale {
     // Units of the values in `sum`: 2^(14 - n - exponent).
     let unit = 14 - n - exponent;
     let eps_shift = eps.e as i32 - 2 * unit + 16;
@@ -77,6 +82,9 @@ fn inverse_rms(yn: impl Iterator<Item = i32>, len: usize, n: i32, exponent: i32,
         s => (eps.m as u64) << s,
     };
     let mean = (sum << 16) / len as u64 + eps.min(1 << 61);
+    if mean == 0 {
+        return Scale::ZERO;
+    }
     let lift = (mean.leading_zeros() as i32 - 1) & !1;
     // sqrt(mean << lift) is at least 2^30: mantissa error below 2^-30.
     let root = isqrt(mean << lift);
@@ -124,7 +132,7 @@ pub fn quantise_row(x: &[i32], how: &Quantise, out: &mut [i16], scales: &mut [Sc
         let mut scale = Scale::new(((full as u64) << 20) / levels as u64, -20 - n - exponent).times(how.gain);
         if let Some(eps) = how.norm {
             let n = shift_to_30(all);
-            scale = scale.times(inverse_rms(y.iter().map(|v| v << n), how.group, n, exponent, eps));
+            scale = scale.times(inverse_rms(sum_of_squares(y, n), how.group, n, exponent, eps));
         }
         scales[g] = scale;
     }
@@ -134,7 +142,7 @@ pub fn quantise_row(x: &[i32], how: &Quantise, out: &mut [i16], scales: &mut [Sc
 pub fn rms(x: &[i32], exponent: i32, eps: Scale) -> Scale {
     let top = amax(x);
     let n = if top == 0 { 0 } else { shift_to_30(top) };
-    inverse_rms(x.iter().map(|v| v << n), x.len(), n, exponent, eps).recip()
+    inverse_rms(sum_of_squares(x, n), x.len(), n, exponent, eps).recip()
 }
 
 /// RMS-normalises each group of `weight.len()` columns of `x` in place: `round(x / rms * weight)`, the weight including the

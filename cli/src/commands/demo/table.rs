@@ -82,8 +82,9 @@ pub fn text(formats: &[Format]) -> String {
     let load = formats.iter().flat_map(|f| &f.rows).map(|r| r.load_seconds).fold(0.0, f64::max);
     let _ = write!(
         out,
-        "\nbits: per scalar of the cache, every byte of file or stream counted. Times: on this machine; zstd on one \
-         core;\nspeckv without loading its profile, once per process, which took {load:.2} s at most.\n"
+        "\nbits: per scalar of the cache, every byte of file or stream counted. fp8 has one byte-plane, so its two zstd \
+         rows\nare one run. Times: on this machine; zstd on one core; speckv without loading its profile ({load:.2} s, \
+         once\nper process).\n"
     );
     // Columns without a number end in blanks.
     out.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
