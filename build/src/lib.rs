@@ -18,6 +18,7 @@ use speckv_capture::{Cache, CacheMode, ModelSource};
 use speckv_predictor::Backend;
 use speckv_predictor::profile::{Description, ProfileWriter};
 
+pub use fold::rope_steps;
 pub use report::measure;
 
 /// What can go wrong.

@@ -3,7 +3,7 @@
 //! A backend joins with one line, [`run`], or gets one `#[test]` for each property by
 //! [`conformance_tests!`](crate::conformance_tests):
 //!
-//! ```ignore
+//! ```text
 //! speckv_predictor::conformance_tests!(MyBackend::new());
 //! ```
 //!
