@@ -24,8 +24,15 @@ impl Case {
     fn new(make: Make, format: ElementFormat) -> Case {
         let mut r = Random(make.seed);
         let planes = (0..make.geometry.planes()).map(|_| make.codes(&mut r, format, TOKENS)).collect();
-        let scales = if format.width() == 8 { vec![0.37f32.to_bits(); 2 * make.geometry.layers] } else { Vec::new() };
-        Case { make, format, ids: (0..TOKENS).map(|_| (r.bits() % make.vocab as u64) as u32).collect(), scales, planes }
+        let scales =
+            if format.width() == 8 { vec![0.37f32.to_bits(); 2 * make.geometry.layers] } else { Vec::new() };
+        Case {
+            make,
+            format,
+            ids: (0..TOKENS).map(|_| (r.bits() % make.vocab as u64) as u32).collect(),
+            scales,
+            planes,
+        }
     }
 
     fn codes(&self, layer: usize, part: Part, head: usize, tokens: Range<usize>) -> Vec<u16> {
@@ -76,8 +83,16 @@ fn every_path_writes_and_reads_the_portable_bytes() {
     let portable = Portable::new();
     let pools: Vec<_> =
         [1, 2].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap()).into_iter().collect();
-    let base = Make { geometry: Geometry { layers: 3, kv_heads: 2, head_dim: 32 }, hidden: 72, ffn: 96, ..Make::default() };
-    for (seed, format) in [ElementFormat::Bf16, ElementFormat::F16, ElementFormat::E4m3, ElementFormat::E5m2].into_iter().enumerate() {
+    let base = Make {
+        geometry: Geometry { layers: 3, kv_heads: 2, head_dim: 32 },
+        hidden: 72,
+        ffn: 96,
+        ..Make::default()
+    };
+    for (seed, format) in [ElementFormat::Bf16, ElementFormat::F16, ElementFormat::E4m3, ElementFormat::E5m2]
+        .into_iter()
+        .enumerate()
+    {
         let digits = if seed % 2 == 0 { Digits::One } else { Digits::Two };
         let make = Make { digits, qk_norm: seed < 2, wide: 5 * (seed % 3), seed: seed as u64, ..base };
         let bytes = make.profile().unwrap();
@@ -89,7 +104,11 @@ fn every_path_writes_and_reads_the_portable_bytes() {
                 for pool in &pools {
                     let ours = pool.install(|| case.compress(b, &file, kind));
                     let threads = pool.current_num_threads();
-                    assert!(ours == golden, "{} with {threads} threads, {format:?} {kind:?}: other bytes", b.name());
+                    assert!(
+                        ours == golden,
+                        "{} with {threads} threads, {format:?} {kind:?}: other bytes",
+                        b.name()
+                    );
                     pool.install(|| case.check(b, &file, kind, &golden));
                 }
                 case.check(&portable, &file, kind, &case.compress(b, &file, kind));

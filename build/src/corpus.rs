@@ -23,7 +23,10 @@ impl Sequence {
         let bytes = &c.planes[layer][part as usize];
         match c.format.width() {
             8 => bytes[head * n..(head + 1) * n].iter().map(|b| *b as u16).collect(),
-            _ => bytes[2 * head * n..2 * (head + 1) * n].chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect(),
+            _ => bytes[2 * head * n..2 * (head + 1) * n]
+                .chunks_exact(2)
+                .map(|b| u16::from_le_bytes([b[0], b[1]]))
+                .collect(),
         }
     }
 

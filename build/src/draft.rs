@@ -127,9 +127,15 @@ fn first_matrices<B: Backend>(
     Ok(NetLayer { kv: b.load(w)?, key_norm, rest: None })
 }
 
-fn with_bias(m: &Matrix, digits: Digits, exponent: impl Fn(usize) -> i32 + Sync, c: Option<&Compensation>) -> Weights {
+fn with_bias(
+    m: &Matrix,
+    digits: Digits,
+    exponent: impl Fn(usize) -> i32 + Sync,
+    c: Option<&Compensation>,
+) -> Weights {
     let mut w = weights(&m.w, m.inp, digits, &exponent, c);
-    w.bias = m.bias.as_ref().map(|b| b.iter().enumerate().map(|(o, v)| fixed(*v as f64, exponent(o))).collect());
+    w.bias =
+        m.bias.as_ref().map(|b| b.iter().enumerate().map(|(o, v)| fixed(*v as f64, exponent(o))).collect());
     w
 }
 
@@ -183,9 +189,11 @@ impl Regression {
         let ones = vec![1.0; self.q];
         let xx = scaled(xx.sum(), self.p, &unit, &unit);
         let xy = scaled(xy.sum(), self.q, &unit, &ones);
-        let mut w = ridge(&xx, &xy, self.p, self.q, RIDGE)
-            .ok_or_else(|| Error::Fit("a regression has no finite solution: are the model's activations finite?".into()))?;
-        w.chunks_exact_mut(self.p).for_each(|row| row.iter_mut().zip(&unit).for_each(|(w, u)| *w /= *u as f32));
+        let mut w = ridge(&xx, &xy, self.p, self.q, RIDGE).ok_or_else(|| {
+            Error::Fit("a regression has no finite solution: are the model's activations finite?".into())
+        })?;
+        w.chunks_exact_mut(self.p)
+            .for_each(|row| row.iter_mut().zip(&unit).for_each(|(w, u)| *w /= *u as f32));
         Ok(w)
     }
 }
@@ -208,7 +216,9 @@ impl<'a, B: Backend> Pass<'a, B> {
                     let id = *id as usize;
                     let row = &embed.values[id * embed.inp..(id + 1) * embed.inp];
                     let scale = embed.scales[id];
-                    row.iter().map(move |q| speckv_predictor::fixed::scaled(*q as i32, scale, speckv_predictor::fixed::Scale::ONE))
+                    row.iter().map(move |q| {
+                        speckv_predictor::fixed::scaled(*q as i32, scale, speckv_predictor::fixed::Scale::ONE)
+                    })
                 })
                 .collect();
             state.begin(0, b.upload(Ints { rows: s.ids.len(), cols: embed.inp, data }), s.ids.len());
@@ -228,7 +238,12 @@ impl<'a, B: Backend> Pass<'a, B> {
     }
 
     /// Predicts and observes all planes of a layer in every sequence, fitting regressions, prices and gains, then corrects the hidden states.
-    fn predict_layer(&mut self, layer: usize, weights_of: &NetLayer<B>, fold: &Fold<'_>) -> Result<LayerFeedback, Error> {
+    fn predict_layer(
+        &mut self,
+        layer: usize,
+        weights_of: &NetLayer<B>,
+        fold: &Fold<'_>,
+    ) -> Result<LayerFeedback, Error> {
         let (b, hd, heads) = (self.b, self.about.head_dim, self.about.kv_heads);
         let exponents = self.about.exponents[layer];
         let planes: Vec<(Part, usize)> =
@@ -244,7 +259,10 @@ impl<'a, B: Backend> Pass<'a, B> {
                 let mut regression = Regression::new(j * hd, hd);
                 for (s, state) in self.states.iter().enumerate() {
                     let at = state.column(part, head);
-                    let raw = reals(&b.download(&b.columns(state.prediction(), at..at + hd)), exponents[part as usize]);
+                    let raw = reals(
+                        &b.download(&b.columns(state.prediction(), at..at + hd)),
+                        exponents[part as usize],
+                    );
                     let mut y = self.truth(s, (layer, part, head));
                     y.iter_mut().zip(&raw).for_each(|(y, r)| *y -= r);
                     let tokens = y.len() / hd;
@@ -258,9 +276,12 @@ impl<'a, B: Backend> Pass<'a, B> {
                 }
                 let w = regression.solve()?;
                 for (i, rows) in digits.iter().enumerate() {
-                    let block: Vec<f32> =
-                        w.chunks_exact(j * hd).flat_map(|row| row[i * hd..(i + 1) * hd].iter().copied()).collect();
-                    let matrix = b.load(weights(&block, hd, Digits::One, |_| exponents[part as usize], None))?;
+                    let block: Vec<f32> = w
+                        .chunks_exact(j * hd)
+                        .flat_map(|row| row[i * hd..(i + 1) * hd].iter().copied())
+                        .collect();
+                    let matrix =
+                        b.load(weights(&block, hd, Digits::One, |_| exponents[part as usize], None))?;
                     for (state, rows) in self.states.iter_mut().zip(rows) {
                         let column = state.column(part, head);
                         state.regress(b, rows, column, &matrix);
@@ -305,10 +326,16 @@ impl<'a, B: Backend> Pass<'a, B> {
         for (state, sequence) in self.states.iter().zip(self.sequences) {
             let [key, value] = [Part::Key, Part::Value]
                 .map(|p| reals(&b.download(state.innovation(p)), about.exponents[layer][p as usize]));
-            let x = key.chunks_exact(width).zip(value.chunks_exact(width)).flat_map(|(k, v)| [k, v].concat()).collect();
+            let x = key
+                .chunks_exact(width)
+                .zip(value.chunks_exact(width))
+                .flat_map(|(k, v)| [k, v].concat())
+                .collect();
             let now = reals(&b.download(state.hidden()), net.hidden_exponent);
             let mut y = fold.rotate(&sequence.hidden(layer));
-            for ((y, now), rms) in y.chunks_exact_mut(net.hidden).zip(now.chunks_exact(net.hidden)).zip(state.rms()) {
+            for ((y, now), rms) in
+                y.chunks_exact_mut(net.hidden).zip(now.chunks_exact(net.hidden)).zip(state.rms())
+            {
                 let share = if rms.m == 0 { 0.0 } else { 1.0 / real(*rms) };
                 y.iter_mut().zip(now).for_each(|(y, n)| *y = ((*y - n) as f64 * share) as f32);
             }
@@ -331,7 +358,11 @@ impl<'a, B: Backend> Pass<'a, B> {
     }
 
     /// Second moments of what a step reads, over all sequences.
-    fn moments(&self, cols: usize, rows_of: impl Fn(&State<'a, B>, usize) -> Vec<f32>) -> Option<Compensation> {
+    fn moments(
+        &self,
+        cols: usize,
+        rows_of: impl Fn(&State<'a, B>, usize) -> Vec<f32>,
+    ) -> Option<Compensation> {
         let mut m = Moments::new(cols, cols);
         for (s, state) in self.states.iter().enumerate() {
             let x = rows_of(state, s);
@@ -364,11 +395,14 @@ impl<'a, B: Backend> Pass<'a, B> {
             out.weights(&name(what), &w);
             b.load(w)
         };
-        let stream = |s: &State<'a, B>, _: usize| normalised(reals(&b.download(s.hidden()), net.hidden_exponent), net.hidden);
+        let stream = |s: &State<'a, B>, _: usize| {
+            normalised(reals(&b.download(s.hidden()), net.hidden_exponent), net.hidden)
+        };
 
         let c = self.moments(net.hidden, stream);
         let q = load("q", with_bias(&fold.q(layer)?, Digits::One, |_| e.raw_query, c.as_ref()))?;
-        let query_norm = net.qk_norm.then(|| fold.head_norm(layer, "q_norm", e.query - e.raw_query)).transpose()?;
+        let query_norm =
+            net.qk_norm.then(|| fold.head_norm(layer, "q_norm", e.query - e.raw_query)).transpose()?;
         let mixed: Vec<B::Ints> =
             self.states.iter_mut().map(|s| s.attend(b, layer, &q, query_norm.as_deref())).collect();
         let wide = net.heads * about.head_dim;

@@ -42,7 +42,9 @@ pub fn rope_steps(config: &ModelConfig) -> Vec<u64> {
 pub fn describe_caches(caches: &[Cache], options: &Options) -> Description {
     let c = &caches[0];
     let most = |layer: usize, part: usize| {
-        let peak = |c: &Cache| c.values(layer, part).iter().filter(|v| v.is_finite()).fold(0.0f32, |m, v| m.max(v.abs()));
+        let peak = |c: &Cache| {
+            c.values(layer, part).iter().filter(|v| v.is_finite()).fold(0.0f32, |m, v| m.max(v.abs()))
+        };
         caches.iter().map(peak).fold(0.0, f32::max) as f64
     };
     Description {
@@ -59,7 +61,11 @@ pub fn describe_caches(caches: &[Cache], options: &Options) -> Description {
 }
 
 /// The description of a model's profile before anything is fitted.
-pub fn describe(config: &ModelConfig, sequences: &[Sequence], options: &Options) -> Result<Description, Error> {
+pub fn describe(
+    config: &ModelConfig,
+    sequences: &[Sequence],
+    options: &Options,
+) -> Result<Description, Error> {
     let caches: Vec<Cache> = sequences.iter().map(|s| s.cache.clone()).collect();
     let about = describe_caches(&caches, options);
     let found = (about.layers, about.kv_heads, about.head_dim);
@@ -92,7 +98,8 @@ pub struct Matrix {
 impl Matrix {
     /// The largest magnitude that any normalised input can give, output by output: `|w . x| <= |w| sqrt(inp)` when the mean square of x is one.
     pub fn bounds(&self) -> Vec<f64> {
-        let norm = |row: &[f32]| (row.iter().map(|v| (*v as f64).powi(2)).sum::<f64>() * self.inp as f64).sqrt();
+        let norm =
+            |row: &[f32]| (row.iter().map(|v| (*v as f64).powi(2)).sum::<f64>() * self.inp as f64).sqrt();
         let bias = |o: usize| self.bias.as_ref().map_or(0.0, |b| b[o].abs() as f64);
         self.w.chunks_exact(self.inp).enumerate().map(|(o, row)| norm(row) + bias(o)).collect()
     }
@@ -116,8 +123,9 @@ impl<'a> Fold<'a> {
                 moments.add(&x, &x);
             }
         }
-        let rotation = principal(moments.sum(), d, wide, seed)
-            .ok_or_else(|| Error::Fit("the hidden states have no principal directions: are they finite?".into()))?;
+        let rotation = principal(moments.sum(), d, wide, seed).ok_or_else(|| {
+            Error::Fit("the hidden states have no principal directions: are they finite?".into())
+        })?;
         Ok(Fold { source, config, rotation, wide })
     }
 
@@ -163,7 +171,12 @@ impl<'a> Fold<'a> {
 
     /// K and V projections.
     pub fn kv(&self, l: usize) -> Result<Matrix, Error> {
-        self.reading(l, "input_layernorm.weight", &["self_attn.k_proj", "self_attn.v_proj"], self.config.qkv_bias)
+        self.reading(
+            l,
+            "input_layernorm.weight",
+            &["self_attn.k_proj", "self_attn.v_proj"],
+            self.config.qkv_bias,
+        )
     }
 
     /// Query projection.

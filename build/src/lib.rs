@@ -102,11 +102,15 @@ pub fn build<B: Backend>(
     progress: Progress<'_>,
 ) -> Result<Built, Error> {
     if sequences.is_empty() || sequences.iter().any(|s| s.is_empty()) {
-        return Err(Error::Input("building a profile needs at least one sequence of at least one token".into()));
+        return Err(Error::Input(
+            "building a profile needs at least one sequence of at least one token".into(),
+        ));
     }
     let target = corpus::target(source)?;
     let count = sequences.len() as u64;
-    let fine = corpus::capture(&target, sequences, &CacheMode::Exact, &mut |n, _| progress("capture 16-bit", n, count))?;
+    let fine = corpus::capture(&target, sequences, &CacheMode::Exact, &mut |n, _| {
+        progress("capture 16-bit", n, count)
+    })?;
     let fp8 = corpus::e4m3_mode(&fine)?;
     let coarse = corpus::capture(&target, sequences, &fp8, &mut |n, _| progress("capture fp8", n, count))?;
     drop(target);
@@ -121,7 +125,16 @@ pub fn build<B: Backend>(
         stat::fit(b, &mut about, &mut out, &steps, &set[..fit], progress)?;
     }
     if options.draft {
-        draft::fit(b, source, &mut about, &mut out, &steps, [&fine[..fit], &coarse[..fit]], options, progress)?;
+        draft::fit(
+            b,
+            source,
+            &mut about,
+            &mut out,
+            &steps,
+            [&fine[..fit], &coarse[..fit]],
+            options,
+            progress,
+        )?;
     }
     about.fitted = report::fitted(&fine[..fit], kept);
     let profile = out.finish(&about)?;
@@ -145,14 +158,22 @@ pub fn build_from_caches<B: Backend>(
     };
     let shape = |c: &Cache| (c.layers, c.kv_heads, c.head_dim, c.format);
     if let Some(odd) = caches.iter().find(|c| shape(c) != shape(first)) {
-        return Err(Error::Input(format!("caches differ: {:?} and {:?} (layers, heads, head_dim, format)", shape(first), shape(odd))));
+        return Err(Error::Input(format!(
+            "caches differ: {:?} and {:?} (layers, heads, head_dim, format)",
+            shape(first),
+            shape(odd)
+        )));
     }
     let mut about: Description = fold::describe_caches(&caches, options);
     let mut out = ProfileWriter::default();
     out.u64s("rope.steps", &[about.head_dim / 2], rope);
     let sequences: Vec<corpus::Sequence> = caches
         .into_iter()
-        .map(|cache| corpus::Sequence { ids: cache.token_ids.clone().unwrap_or_default(), cache, hidden: Vec::new() })
+        .map(|cache| corpus::Sequence {
+            ids: cache.token_ids.clone().unwrap_or_default(),
+            cache,
+            hidden: Vec::new(),
+        })
         .collect();
     stat::fit(b, &mut about, &mut out, rope, &sequences, progress)?;
     about.fitted = report::fitted(&sequences, 0);

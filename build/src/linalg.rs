@@ -54,7 +54,8 @@ pub fn ridge(xx: &[f64], xy: &[f64], p: usize, q: usize, lambda: f64) -> Option<
     let a = Mat::from_fn(p, p, |i, j| xx[i * p + j] + if i == j { load } else { 0.0 });
     let b = Mat::from_fn(p, q, |i, j| xy[i * q + j]);
     let w = a.llt(Side::Lower).ok()?.solve(&b);
-    let out: Vec<f32> = (0..q).flat_map(|o| (0..p).map(move |i| (o, i))).map(|(o, i)| w[(i, o)] as f32).collect();
+    let out: Vec<f32> =
+        (0..q).flat_map(|o| (0..p).map(move |i| (o, i))).map(|(o, i)| w[(i, o)] as f32).collect();
     out.iter().all(|v| v.is_finite()).then_some(out)
 }
 
@@ -64,7 +65,12 @@ pub fn inverse_factor(a: &[f64], n: usize) -> Option<Vec<f64>> {
     let inverse = a.llt(Side::Lower).ok()?.solve(Mat::<f64>::identity(n, n));
     let l = inverse.llt(Side::Lower).ok()?;
     let l = l.L();
-    Some((0..n).flat_map(|i| (0..n).map(move |j| (i, j))).map(|(i, j)| if j >= i { l[(j, i)] } else { 0.0 }).collect())
+    Some(
+        (0..n)
+            .flat_map(|i| (0..n).map(move |j| (i, j)))
+            .map(|(i, j)| if j >= i { l[(j, i)] } else { 0.0 })
+            .collect(),
+    )
 }
 
 /// A random orthogonal matrix `[n, n]` from a seed: Q of a Gaussian matrix. The same on every machine up to rounding.

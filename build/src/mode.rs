@@ -93,8 +93,14 @@ impl<'a, B: Backend> Pricer<'a, B> {
         let mut seen = Vec::new();
         for s in 0..self.sequences.len() {
             let rows = self.sequences[s].cache.tokens;
-            let token = self.energies[s].scale(b, rows, part, powers[s], self.tables.token(layer, part, head));
-            seen.push(b.observe(&pricing(s, self.tables.channel(layer, part, head)), &means[s], &token, &codes[s]));
+            let token =
+                self.energies[s].scale(b, rows, part, powers[s], self.tables.token(layer, part, head));
+            seen.push(b.observe(
+                &pricing(s, self.tables.channel(layer, part, head)),
+                &means[s],
+                &token,
+                &codes[s],
+            ));
         }
         if head + 1 == self.geometry.kv_heads {
             self.tables.shapes[2 * layer + part as usize] = std::mem::take(&mut self.shapes).fit();

@@ -95,14 +95,23 @@ pub fn fit(sample: &PlaneSample, head_dim: usize) -> PlaneFit {
         .map(|c| {
             let sum: f64 = (0..tokens)
                 .map(|t| sample.cells[t * head_dim + c])
-                .map(|(lo, hi)| 0.0f32.clamp(lo.min(hi), hi.max(lo)).abs() as f64 + 0.1 * ((hi - lo) as f64).min(1e9))
+                .map(|(lo, hi)| {
+                    0.0f32.clamp(lo.min(hi), hi.max(lo)).abs() as f64 + 0.1 * ((hi - lo) as f64).min(1e9)
+                })
                 .sum();
             (sum / tokens.max(1) as f64).max(1.0).ln()
         })
         .collect();
     let mut theta = [0.0; TOKEN_FEATURES];
     for step in 0..STEPS {
-        let zero = || (vec![0.0; head_dim], vec![0.0; head_dim], [0.0; TOKEN_FEATURES], [[0.0; TOKEN_FEATURES]; TOKEN_FEATURES]);
+        let zero = || {
+            (
+                vec![0.0; head_dim],
+                vec![0.0; head_dim],
+                [0.0; TOKEN_FEATURES],
+                [[0.0; TOKEN_FEATURES]; TOKEN_FEATURES],
+            )
+        };
         // Fixed parts, summed in order: the same sums whatever the number of threads.
         let parts: Vec<_> = (0..tokens)
             .collect::<Vec<_>>()
@@ -144,7 +153,8 @@ pub fn fit(sample: &PlaneSample, head_dim: usize) -> PlaneFit {
         }
         if step >= 2 {
             let load: f64 = (0..n).map(|i| th[i][i]).sum::<f64>() / n as f64 * 1e-3 + 30.0;
-            let flat: Vec<f64> = (0..n * n).map(|k| th[k / n][k % n] + if k / n == k % n { load } else { 0.0 }).collect();
+            let flat: Vec<f64> =
+                (0..n * n).map(|k| th[k / n][k % n] + if k / n == k % n { load } else { 0.0 }).collect();
             let rhs: Vec<f64> = (0..n).map(|i| -tg[i] - 30.0 * theta[i]).collect();
             if let Some(delta) = crate::linalg::ridge(&flat, &rhs, n, 1, 0.0) {
                 (0..n).for_each(|i| theta[i] += (delta[i] as f64).clamp(-0.5, 0.5));

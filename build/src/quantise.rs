@@ -133,7 +133,8 @@ mod tests {
                         .map(|x| {
                             let d: f64 = (0..n)
                                 .map(|i| {
-                                    (q.values[o * n + i] as f64 * real(q.scales[o]) - w[o * n + i] as f64) * x[i] as f64
+                                    (q.values[o * n + i] as f64 * real(q.scales[o]) - w[o * n + i] as f64)
+                                        * x[i] as f64
                                 })
                                 .sum();
                             d * d

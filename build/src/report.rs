@@ -23,7 +23,11 @@ pub fn measure<B: Backend>(b: &B, mode: &LoadedMode<'_, B>, sequence: &Sequence)
     let c = &sequence.cache;
     let view = CacheView {
         format: c.format,
-        geometry: speckv_codec_core::Geometry { layers: c.layers, kv_heads: c.kv_heads, head_dim: c.head_dim },
+        geometry: speckv_codec_core::Geometry {
+            layers: c.layers,
+            kv_heads: c.kv_heads,
+            head_dim: c.head_dim,
+        },
         tokens: c.tokens,
         scales: scale_bits(c),
         ids: Some(&sequence.ids),
@@ -38,7 +42,12 @@ pub fn measure<B: Backend>(b: &B, mode: &LoadedMode<'_, B>, sequence: &Sequence)
 }
 
 /// The report of a finished profile over sequences kept out of its fit, 16-bit and fp8.
-pub fn report<B: Backend>(b: &B, profile: &[u8], kept: [&[Sequence]; 2], progress: Progress<'_>) -> Result<Value, Error> {
+pub fn report<B: Backend>(
+    b: &B,
+    profile: &[u8],
+    kept: [&[Sequence]; 2],
+    progress: Progress<'_>,
+) -> Result<Value, Error> {
     let file = ProfileFile::parse(profile)?;
     let mut modes = Vec::new();
     for (i, mode) in file.description.modes.iter().enumerate() {

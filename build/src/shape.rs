@@ -60,7 +60,8 @@ impl ShapeFit {
                 }
             }
         };
-        let outside = self.cells.iter().filter(|(lo, hi)| *lo as f64 >= limit || *hi as f64 <= -limit).count();
+        let outside =
+            self.cells.iter().filter(|(lo, hi)| *lo as f64 >= limit || *hi as f64 <= -limit).count();
         for _ in 0..ROUNDS {
             let parts: Vec<Vec<f64>> = self
                 .cells
@@ -91,7 +92,8 @@ impl ShapeFit {
             knot[k + 1] = (sum * 32768.0).round().clamp(knot[k] as f64, 32768.0) as u16;
         }
         knot[BINS] = 32768;
-        let escape = (65536.0 * (outside as f64 + 0.5) / (self.cells.len() as f64 + 1.0)).round().clamp(1.0, 8192.0);
+        let escape =
+            (65536.0 * (outside as f64 + 0.5) / (self.cells.len() as f64 + 1.0)).round().clamp(1.0, 8192.0);
         Shape::new(knot, escape as u16).unwrap_or_else(|_| Shape::gaussian())
     }
 }

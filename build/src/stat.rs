@@ -1,10 +1,10 @@
 //! Fits the static predictor: means of values and of keys before RoPE.
 
 use speckv_codec_core::Part;
+use speckv_predictor::Static;
 use speckv_predictor::backend::{Backend, Rotary};
 use speckv_predictor::predict::Predict;
 use speckv_predictor::profile::{Description, Kind, Mode, Precision, ProfileWriter};
-use speckv_predictor::Static;
 
 use crate::corpus::Sequence;
 use crate::mode::Pricer;
@@ -32,7 +32,11 @@ pub fn fit<B: Backend>(
                 for head in 0..heads {
                     let mut x = pricer.values(b, s, (layer, part, head));
                     if part == Part::Key {
-                        x = b.rope(&x, 0..hd, &Rotary { head_dim: hd, steps: &steps, start: 0, inverse: true });
+                        x = b.rope(
+                            &x,
+                            0..hd,
+                            &Rotary { head_dim: hd, steps: &steps, start: 0, inverse: true },
+                        );
                     }
                     let x = b.download(&x);
                     x.data.chunks_exact(hd).for_each(|row| {
@@ -62,7 +66,13 @@ pub fn fit<B: Backend>(
     }
     let mode = about.modes.len();
     let class = Precision::of(sequences[0].cache.format);
-    about.modes.push(Mode { kind: Kind::Static, precision: String::new(), class, net: None, residual_digits: 1 });
+    about.modes.push(Mode {
+        kind: Kind::Static,
+        precision: String::new(),
+        class,
+        net: None,
+        residual_digits: 1,
+    });
     let flat: Vec<i32> = means.into_iter().flatten().flatten().collect();
     out.i32s(&format!("mode.{mode}.mean"), &[about.layers, 2, heads * hd], &flat);
     pricer.tables.save(out, mode);

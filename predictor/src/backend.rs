@@ -84,9 +84,23 @@ pub trait Backend {
     /// Root mean square of each row of `x`.
     fn rms(&self, x: &Self::Ints, exponent: i32, eps: Scale) -> Vec<Scale>;
     /// `out[.., column..] (+)= a . w`, row scales multiplied by `factor` when given.
-    fn gemm(&self, a: &Self::Rows, w: &Self::Matrix, factor: Option<&[Scale]>, store: Store, out: &mut Self::Ints);
+    fn gemm(
+        &self,
+        a: &Self::Rows,
+        w: &Self::Matrix,
+        factor: Option<&[Scale]>,
+        store: Store,
+        out: &mut Self::Ints,
+    );
     /// RMS-normalises each head of the given columns in place and multiplies by `weight` (signed mantissa, exponent).
-    fn head_norm(&self, x: &mut Self::Ints, columns: Range<usize>, exponent: i32, eps: Scale, weight: &[(i16, i16)]);
+    fn head_norm(
+        &self,
+        x: &mut Self::Ints,
+        columns: Range<usize>,
+        exponent: i32,
+        eps: Scale,
+        weight: &[(i16, i16)],
+    );
     /// The given columns of `x`, rotated.
     fn rope(&self, x: &Self::Ints, columns: Range<usize>, rotary: &Rotary) -> Self::Ints;
     /// The given columns of `x`.
@@ -98,7 +112,14 @@ pub trait Backend {
     /// Appends rows (keys or values of later tokens).
     fn append(&self, rows: &mut Self::Rows, more: Self::Rows);
     /// Causal attention of query rows, the first at position `start`, over all rows of keys and values up to each.
-    fn attention(&self, query: &Self::Rows, keys: &Self::Rows, values: &Self::Rows, start: usize, how: &Attention) -> Self::Ints;
+    fn attention(
+        &self,
+        query: &Self::Rows,
+        keys: &Self::Rows,
+        values: &Self::Rows,
+        start: usize,
+        how: &Attention,
+    ) -> Self::Ints;
     /// log2 of the mean square of the given columns, one column, 12 fractional bits.
     fn power(&self, x: &Self::Ints, columns: Range<usize>, exponent: i32) -> Self::Ints;
     /// Scale offsets of tokens: sum of one-column features times weights (16 fractional bits) plus `bias` (28 fractional bits).
@@ -125,7 +146,20 @@ pub trait Backend {
     /// Runs the coders of finished chunks; results in order.
     fn finish_chunks(&self, encoders: Vec<ChunkEncoder>) -> Result<Vec<Chunk>, Error>;
     /// What the true codes of a plane say about its prediction.
-    fn observe(&self, pricing: &Pricing, mu: &Self::Ints, token: &Self::Ints, codes: &[u16]) -> Observed<Self::Ints>;
+    fn observe(
+        &self,
+        pricing: &Pricing,
+        mu: &Self::Ints,
+        token: &Self::Ints,
+        codes: &[u16],
+    ) -> Observed<Self::Ints>;
     /// The values of codes alone (of a prefix).
-    fn values(&self, codes: &[u16], cols: usize, format: ElementFormat, unit: Unit, exponent: i32) -> Self::Ints;
+    fn values(
+        &self,
+        codes: &[u16],
+        cols: usize,
+        format: ElementFormat,
+        unit: Unit,
+        exponent: i32,
+    ) -> Self::Ints;
 }

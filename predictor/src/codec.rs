@@ -35,7 +35,13 @@ pub struct LoadedMode<'a, B: Backend> {
 
 impl<'a, B: Backend> LoadedMode<'a, B> {
     /// Loads what predictor `kind` in `precision` needs for caches of `format`.
-    pub fn load(b: &B, file: &'a ProfileFile<'a>, kind: Kind, precision: &str, format: ElementFormat) -> Result<Self, Error> {
+    pub fn load(
+        b: &B,
+        file: &'a ProfileFile<'a>,
+        kind: Kind,
+        precision: &str,
+        format: ElementFormat,
+    ) -> Result<Self, Error> {
         let d = &file.description;
         let mode = d.mode(kind, precision, format)?;
         let width = d.kv_heads * d.head_dim;
@@ -66,12 +72,19 @@ impl<'a, B: Backend> LoadedMode<'a, B> {
                 let digits = Digits::from_count(about.residual_digits).unwrap_or(Digits::Two);
                 Box::new(Draft::new(self.file, index, digits, net, feedback, &self.steps)?)
             }
-            _ => Box::new(Static::new(self.means.clone(), self.file.description.head_dim, self.steps.clone())),
+            _ => {
+                Box::new(Static::new(self.means.clone(), self.file.description.head_dim, self.steps.clone()))
+            }
         })
     }
 
     /// A session at position 0 for caches with these scales (f32 bits, order layer, part, head; empty for 16-bit formats).
-    pub fn session<'s>(&'s self, b: &'s B, format: ElementFormat, scales: &[u32]) -> Result<Session<'s, B>, Error> {
+    pub fn session<'s>(
+        &'s self,
+        b: &'s B,
+        format: ElementFormat,
+        scales: &[u32],
+    ) -> Result<Session<'s, B>, Error> {
         let d = &self.file.description;
         let units = if scales.is_empty() {
             Units::one()
@@ -124,7 +137,9 @@ pub fn check_geometry(file: &ProfileFile<'_>, found: Geometry) -> Result<(), Err
     if want == found {
         return Ok(());
     }
-    let say = |g: Geometry| alloc::format!("{} layers x {} KV heads x {} columns", g.layers, g.kv_heads, g.head_dim);
+    let say = |g: Geometry| {
+        alloc::format!("{} layers x {} KV heads x {} columns", g.layers, g.kv_heads, g.head_dim)
+    };
     Err(Error::Mismatch(alloc::format!(
         "the cache has {}, the profile of {} is for {}",
         say(found),
@@ -153,7 +168,9 @@ pub fn compress<B: Backend>(
     }
     let ids = match (cache.ids, mode.needs_ids()) {
         (Some(ids), _) if ids.len() == cache.tokens => ids,
-        (Some(ids), _) => return Err(Error::Input(alloc::format!("{} token ids for {} tokens", ids.len(), cache.tokens))),
+        (Some(ids), _) => {
+            return Err(Error::Input(alloc::format!("{} token ids for {} tokens", ids.len(), cache.tokens)));
+        }
         (None, true) => {
             return Err(Error::Input(alloc::format!(
                 "the {} predictor needs the cache's token ids and it has none; add `token_ids` or use the static predictor",
@@ -187,8 +204,10 @@ pub fn compress<B: Backend>(
         let end = (start + run).min(cache.tokens);
         let ranges = chunk_ranges(start, end, chunk);
         let stored = |r: &Range<usize>| header.token_ids.then(|| &ids[start + r.start..start + r.end]);
-        let mut encoders: Vec<ChunkEncoder> =
-            ranges.iter().map(|r| ChunkEncoder::new(cache.format, cache.geometry.planes(), stored(r))).collect();
+        let mut encoders: Vec<ChunkEncoder> = ranges
+            .iter()
+            .map(|r| ChunkEncoder::new(cache.format, cache.geometry.planes(), stored(r)))
+            .collect();
         let mut planes = Encode {
             chunks: &ranges,
             encoders: &mut encoders,
@@ -231,7 +250,9 @@ pub fn decompress<B: Backend>(
     let mut session = mode.session(b, header.format, &header.scales)?;
     if first > 0 {
         let Some(prefix) = known.prefix else {
-            return Err(Error::Input(alloc::format!("the stream starts at token {first}: the cache of the tokens before it is needed")));
+            return Err(Error::Input(alloc::format!(
+                "the stream starts at token {first}: the cache of the tokens before it is needed"
+            )));
         };
         session.skip(first, |layer, part, head| prefix(layer, part, head, 0..first));
     }
@@ -241,15 +262,20 @@ pub fn decompress<B: Backend>(
     for (i, start) in (0..tokens).step_by(chunk * per_run).enumerate() {
         let end = (start + chunk * per_run).min(tokens);
         let ranges = chunk_ranges(start, end, chunk);
-        let refs: Vec<_> = (i * per_run..i * per_run + ranges.len()).map(|c| stream.chunk(c)).collect::<Result<_, _>>()?;
+        let refs: Vec<_> =
+            (i * per_run..i * per_run + ranges.len()).map(|c| stream.chunk(c)).collect::<Result<_, _>>()?;
         let mut decoders: Vec<_> = refs.iter().map(|c| c.decoder(header)).collect::<Result<_, _>>()?;
         let mut ids: Vec<u32> = decoders.iter().filter_map(|d| d.token_ids()).flatten().copied().collect();
         if ids.is_empty() {
             ids = match known.ids {
                 Some(known) if known.len() == tokens => known[start..end].to_vec(),
-                Some(known) => return Err(Error::Input(alloc::format!("{} token ids for {tokens} tokens", known.len()))),
+                Some(known) => {
+                    return Err(Error::Input(alloc::format!("{} token ids for {tokens} tokens", known.len())));
+                }
                 None if mode.needs_ids() => {
-                    return Err(Error::Input("the stream carries no token ids and the predictor needs them: supply them".into()));
+                    return Err(Error::Input(
+                        "the stream carries no token ids and the predictor needs them: supply them".into(),
+                    ));
                 }
                 None => Vec::new(),
             };
@@ -273,7 +299,8 @@ pub fn check_stream(file: &ProfileFile<'_>, header: &Header) -> Result<(), Error
     if header.profile == file.digest {
         return Ok(());
     }
-    let hex = |d: &[u8; 32]| d[..8].iter().map(|b| alloc::format!("{b:02x}")).collect::<alloc::string::String>();
+    let hex =
+        |d: &[u8; 32]| d[..8].iter().map(|b| alloc::format!("{b:02x}")).collect::<alloc::string::String>();
     Err(Error::Mismatch(alloc::format!(
         "the stream was made with profile {}, this one ({}) is {}",
         hex(&header.profile),
@@ -287,7 +314,9 @@ pub fn kind_of(header: &Header) -> Result<Kind, Error> {
     match header.predictor {
         PredictorKind::Static => Ok(Kind::Static),
         PredictorKind::Draft => Ok(Kind::Draft),
-        other => Err(Error::Mismatch(alloc::format!("the stream's predictor ({other:?}) is not one this program has"))),
+        other => Err(Error::Mismatch(alloc::format!(
+            "the stream's predictor ({other:?}) is not one this program has"
+        ))),
     }
 }
 

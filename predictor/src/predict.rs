@@ -81,9 +81,20 @@ impl<B: Backend> Energies<B> {
     }
 
     /// Scale offsets from features and weights (`TOKEN_FEATURES` weights and a bias in 1/16 octaves, 16 fractional bits).
-    pub fn scale(&self, b: &B, rows: usize, part: Part, powers: Option<[&B::Ints; 2]>, weights: &[i32]) -> B::Ints {
-        let features: Vec<(&B::Ints, i32)> =
-            self.features(part, powers).into_iter().map(|(f, i)| (f, weights[i])).filter(|f| f.1 != 0).collect();
+    pub fn scale(
+        &self,
+        b: &B,
+        rows: usize,
+        part: Part,
+        powers: Option<[&B::Ints; 2]>,
+        weights: &[i32],
+    ) -> B::Ints {
+        let features: Vec<(&B::Ints, i32)> = self
+            .features(part, powers)
+            .into_iter()
+            .map(|(f, i)| (f, weights[i]))
+            .filter(|f| f.1 != 0)
+            .collect();
         b.token_scale(rows, &features, (weights[TOKEN_FEATURES] as i64) << 12)
     }
 }

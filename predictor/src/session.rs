@@ -116,7 +116,13 @@ impl<'a, B: Backend> Session<'a, B> {
                 let mut all = b.upload(crate::data::Ints::zeros(tokens, self.geometry.kv_heads * hd));
                 for head in 0..self.geometry.kv_heads {
                     let unit = self.units.get(layer, part, head);
-                    let x = b.values(&codes(layer, part, head), hd, self.format, unit, self.exponents[layer][part as usize]);
+                    let x = b.values(
+                        &codes(layer, part, head),
+                        hd,
+                        self.format,
+                        unit,
+                        self.exponents[layer][part as usize],
+                    );
                     b.add(&mut all, head * hd, &x);
                 }
                 all
@@ -127,7 +133,13 @@ impl<'a, B: Backend> Session<'a, B> {
     }
 
     /// Codes the next `tokens` tokens.
-    pub fn run(&mut self, tokens: usize, ids: &[u32], planes: &mut impl Planes, progress: Progress) -> Result<(), Error> {
+    pub fn run(
+        &mut self,
+        tokens: usize,
+        ids: &[u32],
+        planes: &mut impl Planes,
+        progress: Progress,
+    ) -> Result<(), Error> {
         let b = self.backend;
         self.predictor.begin(b, self.position, tokens, ids)?;
         let mut energies = Energies::<B>::default();

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use speckv_codec_core::Part;
 
-use crate::backend::{Backend, Truth, Rotary};
+use crate::backend::{Backend, Rotary, Truth};
 use crate::data::Ints;
 use crate::error::Error;
 use crate::predict::Predict;
@@ -43,8 +43,12 @@ impl<B: Backend> Predict<B> for Static {
         match part {
             Part::Value => x,
             Part::Key => {
-                let rotary =
-                    Rotary { head_dim: self.head_dim, steps: &self.steps, start: self.start as u64, inverse: false };
+                let rotary = Rotary {
+                    head_dim: self.head_dim,
+                    steps: &self.steps,
+                    start: self.start as u64,
+                    inverse: false,
+                };
                 b.rope(&x, 0..self.head_dim, &rotary)
             }
         }

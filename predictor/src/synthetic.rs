@@ -72,10 +72,23 @@ impl Default for Make {
 }
 
 impl Make {
-    fn weights(&self, r: &mut Random, out: usize, inp: usize, digits: Digits, exponent: i32, bias: bool) -> Weights {
+    fn weights(
+        &self,
+        r: &mut Random,
+        out: usize,
+        inp: usize,
+        digits: Digits,
+        exponent: i32,
+        bias: bool,
+    ) -> Weights {
         let levels = digits.levels() as i64;
         // Output rows of about unit gain: sum of inp squares of a third of the levels.
-        let scale = |r: &mut Random| Scale::new(((1 << 14) + r.around(1 << 13)) as u64, exponent - 14 - digits.bits() as i32 - inp.ilog2() as i32 / 2);
+        let scale = |r: &mut Random| {
+            Scale::new(
+                ((1 << 14) + r.around(1 << 13)) as u64,
+                exponent - 14 - digits.bits() as i32 - inp.ilog2() as i32 / 2,
+            )
+        };
         Weights {
             out,
             inp,
@@ -91,8 +104,23 @@ impl Make {
         let (g, mut r, mut out) = (self.geometry, Random(self.seed), ProfileWriter::default());
         let (width, e) = (g.kv_heads * g.head_dim, 20);
         let d = self.digits.count();
-        let layer = LayerExponents { raw_key: e, raw_query: e, query: e, attention: e - 4, value_scale: 3, gate: e, up: e, act: e };
-        let mode = |kind, class, net| Mode { kind, precision: if net == Some(0) { "test".into() } else { String::new() }, class, net, residual_digits: 2 };
+        let layer = LayerExponents {
+            raw_key: e,
+            raw_query: e,
+            query: e,
+            attention: e - 4,
+            value_scale: 3,
+            gate: e,
+            up: e,
+            act: e,
+        };
+        let mode = |kind, class, net| Mode {
+            kind,
+            precision: if net == Some(0) { "test".into() } else { String::new() },
+            class,
+            net,
+            residual_digits: 2,
+        };
         let mut modes = Vec::new();
         for class in [Precision::Fine, Precision::Coarse] {
             modes.push(mode(Kind::Static, class, None));
@@ -122,14 +150,19 @@ impl Make {
             }],
             fitted: serde_json::Value::Null,
         };
-        out.u64s("rope.steps", &[g.head_dim / 2], &(0..g.head_dim / 2).map(|_| r.bits() >> 3).collect::<Vec<_>>());
+        out.u64s(
+            "rope.steps",
+            &[g.head_dim / 2],
+            &(0..g.head_dim / 2).map(|_| r.bits() >> 3).collect::<Vec<_>>(),
+        );
         let embed = self.weights(&mut r, self.vocab, self.hidden, Digits::Two, e, false);
         out.weights("net.0.embed", &embed);
         for l in 0..g.layers {
             let name = |what: &str| alloc::format!("net.0.layers.{l}.{what}");
             let biased = !self.qk_norm;
             out.weights(&name("kv"), &self.weights(&mut r, 2 * width, self.hidden, Digits::Two, e, biased));
-            let norm: Vec<(i16, i16)> = (0..g.head_dim).map(|_| ((1 << 14) - r.around(2).unsigned_abs() as i16, -14)).collect();
+            let norm: Vec<(i16, i16)> =
+                (0..g.head_dim).map(|_| ((1 << 14) - r.around(2).unsigned_abs() as i16, -14)).collect();
             if self.qk_norm {
                 out.signed_scales(&name("key_norm"), &norm);
             }
@@ -137,8 +170,14 @@ impl Make {
                 let wide = self.heads * g.head_dim;
                 out.weights(&name("q"), &self.weights(&mut r, wide, self.hidden, self.digits, e, biased));
                 out.weights(&name("o"), &self.weights(&mut r, self.hidden, wide, self.digits, e - 3, false));
-                out.weights(&name("gate_up"), &self.weights(&mut r, 2 * self.ffn, self.hidden, self.digits, e, false));
-                out.weights(&name("down"), &self.weights(&mut r, self.hidden, self.ffn, self.digits, e - 3, false));
+                out.weights(
+                    &name("gate_up"),
+                    &self.weights(&mut r, 2 * self.ffn, self.hidden, self.digits, e, false),
+                );
+                out.weights(
+                    &name("down"),
+                    &self.weights(&mut r, self.hidden, self.ffn, self.digits, e - 3, false),
+                );
                 if self.qk_norm {
                     out.signed_scales(&name("query_norm"), &norm);
                 }
@@ -157,7 +196,14 @@ impl Make {
             for l in 0..g.layers {
                 let name = |what: &str| alloc::format!("mode.{m}.layers.{l}.{what}");
                 for j in 0..2 * g.kv_heads - 1 {
-                    let w = self.weights(&mut r, (2 * g.kv_heads - 1 - j) * g.head_dim, g.head_dim, Digits::One, -2, false);
+                    let w = self.weights(
+                        &mut r,
+                        (2 * g.kv_heads - 1 - j) * g.head_dim,
+                        g.head_dim,
+                        Digits::One,
+                        -2,
+                        false,
+                    );
                     out.weights(&name(&alloc::format!("regress.{j}")), &w);
                 }
                 for part in ["gain.key", "gain.value"] {

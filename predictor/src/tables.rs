@@ -94,7 +94,13 @@ impl Tables {
             .map(|i| round30((ONE_Q60 << 60) / (ONE_Q60 + exp_minus_q60(ONE_Q60 * i / 128))))
             .collect();
         let log2 = (0..=256)
-            .map(|i| if i == 256 { 4096 } else { ((log2_q40(ONE_Q60 + (ONE_Q60 * i) / 256) + (1 << 27)) >> 28) as i32 })
+            .map(|i| {
+                if i == 256 {
+                    4096
+                } else {
+                    ((log2_q40(ONE_Q60 + (ONE_Q60 * i) / 256) + (1 << 27)) >> 28) as i32
+                }
+            })
             .collect();
         Tables { sine, exp2, logistic, log2 }
     }
@@ -165,7 +171,10 @@ mod tests {
             assert!((*v as f64 - x).abs() <= 0.5 + 1e-4, "sine {i}");
         }
         for (i, v) in t.exp2.iter().enumerate() {
-            assert!((*v as f64 - (-(i as f64) / 256.0).exp2() * ONE_Q30 as f64).abs() <= 0.5 + 1e-4, "exp2 {i}");
+            assert!(
+                (*v as f64 - (-(i as f64) / 256.0).exp2() * ONE_Q30 as f64).abs() <= 0.5 + 1e-4,
+                "exp2 {i}"
+            );
         }
         for (i, v) in t.logistic.iter().enumerate() {
             let x = ONE_Q30 as f64 / (1.0 + (-(i as f64) / 128.0).exp());

@@ -10,7 +10,8 @@ use speckv_predictor::data::Digits;
 use speckv_predictor::profile::{Kind, ProfileFile};
 use speckv_predictor::synthetic::{Make, Random};
 
-const FORMATS: [ElementFormat; 4] = [ElementFormat::Bf16, ElementFormat::F16, ElementFormat::E4m3, ElementFormat::E5m2];
+const FORMATS: [ElementFormat; 4] =
+    [ElementFormat::Bf16, ElementFormat::F16, ElementFormat::E4m3, ElementFormat::E5m2];
 
 struct Case {
     make: Make,
@@ -27,7 +28,9 @@ impl Case {
         let planes = (0..make.geometry.planes()).map(|_| make.codes(&mut r, format, tokens)).collect();
         let per_part = if seed % 2 == 0 { 1 } else { make.geometry.kv_heads };
         let scales = match format.width() {
-            8 => (0..2 * make.geometry.layers * per_part).map(|_| (0.25f32 + (r.bits() % 1000) as f32 / 500.0).to_bits()).collect(),
+            8 => (0..2 * make.geometry.layers * per_part)
+                .map(|_| (0.25f32 + (r.bits() % 1000) as f32 / 500.0).to_bits())
+                .collect(),
             _ => Vec::new(),
         };
         let ids = (0..tokens).map(|_| (r.bits() % make.vocab as u64) as u32).collect();
@@ -59,7 +62,11 @@ impl Case {
         let mut seen = 0;
         let mut sink = |l: usize, p: Part, h: usize, at: usize, codes: &[u16]| {
             let rows = codes.len() / self.make.geometry.head_dim;
-            assert_eq!(codes, self.codes(l, p, h, first + at..first + at + rows), "layer {l} {p:?} head {h} from {at}");
+            assert_eq!(
+                codes,
+                self.codes(l, p, h, first + at..first + at + rows),
+                "layer {l} {p:?} head {h} from {at}"
+            );
             seen += codes.len();
         };
         let ids = decompress(b, mode, &stream, known, &mut sink, &mut |_, _| {}).unwrap();
@@ -70,7 +77,12 @@ impl Case {
     }
 }
 
-fn with_mode(make: Make, kind: Kind, format: ElementFormat, f: impl FnOnce(&Portable, &LoadedMode<'_, Portable>)) {
+fn with_mode(
+    make: Make,
+    kind: Kind,
+    format: ElementFormat,
+    f: impl FnOnce(&Portable, &LoadedMode<'_, Portable>),
+) {
     let (b, bytes) = (Portable::new(), make.profile().unwrap());
     let file = ProfileFile::parse(&bytes).unwrap();
     let precision = if kind == Kind::Draft { "test" } else { "" };
@@ -135,7 +147,8 @@ fn token_ids_can_stay_outside() {
         let bytes = case.compress(b, mode, Options { chunk_tokens: 16, store_ids: false });
         case.check(b, mode, &bytes, Known { ids: Some(&case.ids), prefix: None });
         let stream = parse(&bytes, &Limits::default()).unwrap();
-        let error = decompress(b, mode, &stream, Known::default(), &mut |_, _, _, _, _| {}, &mut |_, _| {}).unwrap_err();
+        let error = decompress(b, mode, &stream, Known::default(), &mut |_, _, _, _, _| {}, &mut |_, _| {})
+            .unwrap_err();
         assert!(error.to_string().contains("token ids"), "{error}");
         let mut wrong = case.ids.clone();
         wrong[5] ^= 1;
@@ -151,7 +164,10 @@ fn damage_is_an_error_never_other_data() {
         let good = case.compress(b, mode, Options { chunk_tokens: 8, store_ids: true });
         let refused = |bytes: &[u8]| match parse(bytes, &Limits::default()) {
             Err(_) => true,
-            Ok(stream) => decompress(b, mode, &stream, Known::default(), &mut |_, _, _, _, _| {}, &mut |_, _| {}).is_err(),
+            Ok(stream) => {
+                decompress(b, mode, &stream, Known::default(), &mut |_, _, _, _, _| {}, &mut |_, _| {})
+                    .is_err()
+            }
         };
         assert!(!refused(&good));
         assert!((0..good.len()).all(|n| refused(&good[..n])), "a truncation passed");
@@ -168,7 +184,9 @@ fn what_does_not_fit_is_refused_by_name() {
     let make = Make::default();
     let (b, bytes) = (Portable::new(), make.profile().unwrap());
     let file = ProfileFile::parse(&bytes).unwrap();
-    let Err(error) = LoadedMode::load(&b, &file, Kind::Draft, "w1a1", ElementFormat::Bf16) else { panic!("no such precision") };
+    let Err(error) = LoadedMode::load(&b, &file, Kind::Draft, "w1a1", ElementFormat::Bf16) else {
+        panic!("no such precision")
+    };
     assert!(error.to_string().contains("w1a1") && error.to_string().contains("draft test"), "{error}");
 
     let other = Make { seed: 2, ..make }.profile().unwrap();
@@ -178,19 +196,34 @@ fn what_does_not_fit_is_refused_by_name() {
     let stream = case.compress(&b, &mode, Options::default());
     let stream = parse(&stream, &Limits::default()).unwrap();
     let wrong = LoadedMode::load(&b, &other, Kind::Draft, "test", case.format).unwrap();
-    let error = decompress(&b, &wrong, &stream, Known::default(), &mut |_, _, _, _, _| {}, &mut |_, _| {}).unwrap_err();
+    let error = decompress(&b, &wrong, &stream, Known::default(), &mut |_, _, _, _, _| {}, &mut |_, _| {})
+        .unwrap_err();
     assert!(error.to_string().contains("made with profile"), "{error}");
 }
 
 #[test]
 fn damaged_profiles_are_refused_or_harmless() {
-    let make = Make { geometry: speckv_predictor::core::Geometry { layers: 2, kv_heads: 1, head_dim: 4 }, hidden: 8, heads: 1, ffn: 8, vocab: 4, wide: 1, ..Make::default() };
+    let make = Make {
+        geometry: speckv_predictor::core::Geometry { layers: 2, kv_heads: 1, head_dim: 4 },
+        hidden: 8,
+        heads: 1,
+        ffn: 8,
+        vocab: 4,
+        wide: 1,
+        ..Make::default()
+    };
     let bytes = make.profile().unwrap();
     let b = Portable::new();
     let load = |bytes: &[u8]| -> Result<(), speckv_predictor::Error> {
         let file = ProfileFile::parse(bytes)?;
         for kind in [Kind::Static, Kind::Draft] {
-            LoadedMode::load(&b, &file, kind, if kind == Kind::Draft { "test" } else { "" }, ElementFormat::Bf16)?;
+            LoadedMode::load(
+                &b,
+                &file,
+                kind,
+                if kind == Kind::Draft { "test" } else { "" },
+                ElementFormat::Bf16,
+            )?;
         }
         Ok(())
     };
@@ -209,3 +242,35 @@ fn damaged_profiles_are_refused_or_harmless() {
     }
     assert!(refused > 500, "{refused}");
 }
+
+/// The arithmetic of predictions is a contract (docs/numerics.md): streams of made-up profiles, by digest. A change here is a change of
+/// format: it needs a version, golden streams and a line in CHANGELOG.md.
+#[test]
+fn predictions_have_not_changed() {
+    let mut digests = Vec::new();
+    for (i, format) in FORMATS.into_iter().enumerate() {
+        let digits = if i % 2 == 0 { Digits::One } else { Digits::Two };
+        let make =
+            Make { digits, qk_norm: i < 2, wide: 5 * (i % 2), seed: 100 + i as u64, ..Make::default() };
+        let case = Case::new(make, format, 70, i as u64);
+        for kind in [Kind::Static, Kind::Draft] {
+            with_mode(make, kind, format, |b, mode| {
+                let stream = case.compress(b, mode, Options { chunk_tokens: 32, store_ids: true });
+                digests.push(blake3::hash(&stream).to_hex()[..16].to_string());
+            });
+        }
+    }
+    assert_eq!(digests, GOLDEN);
+}
+
+/// static, draft of bf16; of f16; of e4m3; of e5m2.
+const GOLDEN: [&str; 8] = [
+    "f8158c9bf0e7d7e4",
+    "84128eab31ef5dfd",
+    "783f5992818129b8",
+    "b0f33bcfa94b42c1",
+    "37464a8a7c551ffd",
+    "de8f67c29dab7da5",
+    "8aeaeab53dc59701",
+    "1d6fdcc1a7421f0c",
+];

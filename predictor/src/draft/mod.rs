@@ -37,14 +37,24 @@ impl<'a, B: Backend> Draft<'a, B> {
     ) -> Result<Self, Error> {
         let about = &file.description.nets[index];
         let embedding = file.scales(&alloc::format!("net.{index}.embed"), about.vocab)?;
-        Ok(Draft { file, index, embedding, net, feedback, state: State::new(&file.description, index, residual, steps) })
+        Ok(Draft {
+            file,
+            index,
+            embedding,
+            net,
+            feedback,
+            state: State::new(&file.description, index, residual, steps),
+        })
     }
 }
 
 impl<B: Backend> Predict<B> for Draft<'_, B> {
     fn begin(&mut self, b: &B, start: usize, tokens: usize, ids: &[u32]) -> Result<(), Error> {
         if ids.len() != tokens {
-            return Err(Error::Input(alloc::format!("the draft predictor needs one token id a token: {tokens} tokens, {} ids", ids.len())));
+            return Err(Error::Input(alloc::format!(
+                "the draft predictor needs one token id a token: {tokens} tokens, {} ids",
+                ids.len()
+            )));
         }
         let about = &self.file.description.nets[self.index];
         let name = alloc::format!("net.{}.embed", self.index);

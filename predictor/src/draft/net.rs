@@ -88,9 +88,12 @@ impl<B: Backend> Feedback<B> {
         let (planes, hd) = (2 * d.kv_heads, d.head_dim);
         (0..d.layers)
             .map(|l| {
-                let load = |what: &str, out, inp| b.load(file.weights(&alloc::format!("mode.{mode}.layers.{l}.{what}"), out, inp)?);
+                let load = |what: &str, out, inp| {
+                    b.load(file.weights(&alloc::format!("mode.{mode}.layers.{l}.{what}"), out, inp)?)
+                };
                 let regress = |j: usize| load(&alloc::format!("regress.{j}"), (planes - 1 - j) * hd, hd);
-                let gain = |what: &str| load(what, if l + 1 < d.layers { hidden } else { 0 }, d.kv_heads * hd);
+                let gain =
+                    |what: &str| load(what, if l + 1 < d.layers { hidden } else { 0 }, d.kv_heads * hd);
                 Ok(Feedback {
                     regress: (0..planes - 1).map(regress).collect::<Result<_, Error>>()?,
                     gain: [gain("gain.key")?, gain("gain.value")?],

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use speckv_codec_core::Part;
 
 use super::net::{NetLayer, Rest};
-use crate::backend::{Attention, Backend, Truth, Quantise, Rotary, Silu, Store};
+use crate::backend::{Attention, Backend, Quantise, Rotary, Silu, Store, Truth};
 use crate::data::{Digits, Ints};
 use crate::fixed::Scale;
 use crate::portable::coding::hadamard_gain;
@@ -152,7 +152,10 @@ impl<'a, B: Backend> State<'a, B> {
         for (all, one) in [(&mut self.innovation, &innovation), (&mut self.value, &seen.value)] {
             b.add(all[part as usize].as_mut().expect("a layer has begun"), head * hd, one);
         }
-        b.quantise(&innovation, &Quantise::rows(hd, self.residual, self.about.exponents[layer][part as usize]))
+        b.quantise(
+            &innovation,
+            &Quantise::rows(hd, self.residual, self.about.exponents[layer][part as usize]),
+        )
     }
 
     /// Adds a plane's innovations, through `matrix`, to the layer's predictions from `column` on.
@@ -205,7 +208,8 @@ impl<'a, B: Backend> State<'a, B> {
     pub fn attend(&mut self, b: &B, layer: usize, q: &B::Matrix, norm: Option<&[(i16, i16)]>) -> B::Ints {
         let (net, hd, e) = (self.net, self.about.head_dim, *self.exponents(layer));
         let wide = net.heads * hd;
-        let [key, value] = [self.value[0].take(), self.value[1].take()].map(|x| x.expect("a layer has begun"));
+        let [key, value] =
+            [self.value[0].take(), self.value[1].take()].map(|x| x.expect("a layer has begun"));
         let mut query = b.upload(Ints::zeros(self.tokens, wide));
         b.gemm(&self.normed(b, net.digits.q), q, None, Store::SET, &mut query);
         if let Some(norm) = norm {
@@ -230,7 +234,11 @@ impl<'a, B: Backend> State<'a, B> {
     /// Adds the output projection of what [`State::attend`] gave.
     pub fn output(&mut self, b: &B, layer: usize, mixed: &B::Ints, o: &B::Matrix) {
         let net = self.net;
-        let plain = Quantise::rows(net.heads * self.about.head_dim, digits(net.digits.o), self.exponents(layer).attention);
+        let plain = Quantise::rows(
+            net.heads * self.about.head_dim,
+            digits(net.digits.o),
+            self.exponents(layer).attention,
+        );
         let rows = b.quantise(mixed, &Quantise { hadamard: net.hadamard_o, ..plain });
         b.gemm(&rows, o, None, Store::ADD, self.hidden.as_mut().expect("a run has begun"));
     }

@@ -6,7 +6,14 @@ use crate::tables::Tables;
 /// Rotates every head of `x` (columns `heads * head_dim`) to `position`, or back when `inverse`.
 ///
 /// `|x| <= LIMIT`, `|sin|, |cos| <= 2^30`: sums of products stay below 2^61.
-pub fn rope_row(x: &mut [i32], head_dim: usize, steps: &[u64], position: u64, inverse: bool, tables: &Tables) {
+pub fn rope_row(
+    x: &mut [i32],
+    head_dim: usize,
+    steps: &[u64],
+    position: u64,
+    inverse: bool,
+    tables: &Tables,
+) {
     let half = head_dim / 2;
     for (i, step) in steps.iter().enumerate() {
         let (sin, cos) = tables.sin_cos(step.wrapping_mul(position));

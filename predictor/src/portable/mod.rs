@@ -64,7 +64,10 @@ impl CodeUnits {
         let shift = pricing.unit.index_shift(tables);
         CodeUnits {
             exponent: pricing.unit.code_exponent(pricing.exponent),
-            mu: mu.data[rows.start * mu.cols..rows.end * mu.cols].iter().map(|m| pricing.unit.to_code(*m)).collect(),
+            mu: mu.data[rows.start * mu.cols..rows.end * mu.cols]
+                .iter()
+                .map(|m| pricing.unit.to_code(*m))
+                .collect(),
             channel: pricing.channel.iter().map(|c| c + shift).collect(),
             token: token.data[rows].iter().map(|t| *t as i16).collect(),
         }
@@ -156,7 +159,8 @@ impl Backend for Portable {
         };
         let mut scratch = alloc::vec![0; how.group];
         for t in 0..x.rows {
-            let (values, scales) = (&mut rows.values[t * x.cols..][..x.cols], &mut rows.scales[t * groups..][..groups]);
+            let (values, scales) =
+                (&mut rows.values[t * x.cols..][..x.cols], &mut rows.scales[t * groups..][..groups]);
             quantise::quantise_row(x.row(t), how, values, scales, &mut scratch);
         }
         rows
@@ -173,7 +177,14 @@ impl Backend for Portable {
         }
     }
 
-    fn head_norm(&self, x: &mut Ints, columns: Range<usize>, exponent: i32, eps: Scale, weight: &[(i16, i16)]) {
+    fn head_norm(
+        &self,
+        x: &mut Ints,
+        columns: Range<usize>,
+        exponent: i32,
+        eps: Scale,
+        weight: &[(i16, i16)],
+    ) {
         for row in x.data.chunks_exact_mut(x.cols) {
             quantise::head_norm_row(&mut row[columns.clone()], exponent, eps, weight);
         }
@@ -218,7 +229,9 @@ impl Backend for Portable {
     }
 
     fn power(&self, x: &Ints, columns: Range<usize>, exponent: i32) -> Ints {
-        map_rows(x, 1, |_, row, out| out[0] = coding::log_power(&row[columns.clone()], exponent, &self.tables))
+        map_rows(x, 1, |_, row, out| {
+            out[0] = coding::log_power(&row[columns.clone()], exponent, &self.tables)
+        })
     }
 
     fn token_scale(&self, rows: usize, features: &[(&Ints, i32)], bias: i64) -> Ints {
@@ -256,7 +269,8 @@ impl Backend for Portable {
         let mut codes = alloc::vec![0; mu.data.len()];
         for (range, decoder) in chunks.iter().zip(decoders) {
             let units = CodeUnits::new(pricing, mu, token, range.clone(), &self.tables);
-            decoder.next_plane(&units.model(pricing), &mut codes[range.start * mu.cols..range.end * mu.cols])?;
+            decoder
+                .next_plane(&units.model(pricing), &mut codes[range.start * mu.cols..range.end * mu.cols])?;
         }
         Ok(codes)
     }

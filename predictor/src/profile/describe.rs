@@ -170,46 +170,75 @@ impl Description {
     /// The mode for a predictor, precision name and element format; the error lists what there is.
     pub fn mode(&self, kind: Kind, precision: &str, format: ElementFormat) -> Result<usize, Error> {
         let class = Precision::of(format);
-        self.modes.iter().position(|m| m.kind == kind && m.class == class && m.precision == precision).ok_or_else(|| {
-            let have: Vec<String> = self
-                .modes
-                .iter()
-                .map(|m| alloc::format!("{} {}({})", m.kind.name(), m.precision, if m.class == Precision::Fine { "16-bit" } else { "8-bit" }))
-                .collect();
-            Error::Mismatch(alloc::format!(
-                "the profile has no predictor `{} {precision}` for {format:?} caches; it has: {}",
-                kind.name(),
-                have.join(", ")
-            ))
-        })
+        self.modes
+            .iter()
+            .position(|m| m.kind == kind && m.class == class && m.precision == precision)
+            .ok_or_else(|| {
+                let have: Vec<String> = self
+                    .modes
+                    .iter()
+                    .map(|m| {
+                        alloc::format!(
+                            "{} {}({})",
+                            m.kind.name(),
+                            m.precision,
+                            if m.class == Precision::Fine { "16-bit" } else { "8-bit" }
+                        )
+                    })
+                    .collect();
+                Error::Mismatch(alloc::format!(
+                    "the profile has no predictor `{} {precision}` for {format:?} caches; it has: {}",
+                    kind.name(),
+                    have.join(", ")
+                ))
+            })
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {
         let fail = |what: &str| Err(Error::Profile(alloc::format!("{what} out of range")));
         if self.version != PROFILE_VERSION {
-            return Err(Error::Profile(alloc::format!("version {} (this reader knows {PROFILE_VERSION})", self.version)));
+            return Err(Error::Profile(alloc::format!(
+                "version {} (this reader knows {PROFILE_VERSION})",
+                self.version
+            )));
         }
         let power = |e: &i32| (-64..=64).contains(e);
         if !(1..=4096).contains(&self.layers) || self.exponents.len() != self.layers {
             return fail("number of layers");
         }
-        if !(1..=4096).contains(&self.kv_heads) || !(2..=4096).contains(&self.head_dim) || !self.head_dim.is_multiple_of(2) {
+        if !(1..=4096).contains(&self.kv_heads)
+            || !(2..=4096).contains(&self.head_dim)
+            || !self.head_dim.is_multiple_of(2)
+        {
             return fail("geometry");
         }
         if !self.exponents.iter().flatten().all(power) || self.modes.len() > 64 || self.nets.len() > 16 {
             return fail("exponents, modes or networks");
         }
         for net in &self.nets {
-            let e = |l: &LayerExponents| [l.raw_key, l.raw_query, l.query, l.attention, l.value_scale, l.gate, l.up, l.act];
+            let e = |l: &LayerExponents| {
+                [l.raw_key, l.raw_query, l.query, l.attention, l.value_scale, l.gate, l.up, l.act]
+            };
             let sizes = [net.hidden, net.heads, net.ffn, net.vocab].iter().all(|n| (1..=1 << 20).contains(n));
-            if !sizes || net.heads % self.kv_heads != 0 || net.hidden > 1 << 15 || net.wide > net.hidden.min(64) || net.layers.len() != self.layers {
+            if !sizes
+                || net.heads % self.kv_heads != 0
+                || net.hidden > 1 << 15
+                || net.wide > net.hidden.min(64)
+                || net.layers.len() != self.layers
+            {
                 return fail("network geometry");
             }
-            if !net.layers.iter().flat_map(e).all(|v| power(&v)) || !power(&net.hidden_exponent) || !(0..=1 << 14).contains(&(net.eps.0 as i32 >> 1)) {
+            if !net.layers.iter().flat_map(e).all(|v| power(&v))
+                || !power(&net.hidden_exponent)
+                || !(0..=1 << 14).contains(&(net.eps.0 as i32 >> 1))
+            {
                 return fail("network exponents");
             }
             let o = (net.heads * self.head_dim).trailing_zeros();
-            if net.hadamard_o > o || net.hadamard_down > net.ffn.trailing_zeros() || net.hadamard_o.max(net.hadamard_down) > 20 {
+            if net.hadamard_o > o
+                || net.hadamard_down > net.ffn.trailing_zeros()
+                || net.hadamard_o.max(net.hadamard_down) > 20
+            {
                 return fail("Hadamard sizes");
             }
             let d = net.digits;
@@ -218,7 +247,10 @@ impl Description {
             }
         }
         for mode in &self.modes {
-            if mode.net.is_some_and(|n| n >= self.nets.len()) || (mode.kind == Kind::Draft) != mode.net.is_some() || !(1..=2).contains(&mode.residual_digits) {
+            if mode.net.is_some_and(|n| n >= self.nets.len())
+                || (mode.kind == Kind::Draft) != mode.net.is_some()
+                || !(1..=2).contains(&mode.residual_digits)
+            {
                 return fail("mode");
             }
         }

@@ -31,7 +31,11 @@ impl<'a> ProfileFile<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
         let bad = |e: &dyn core::fmt::Display| Error::Profile(alloc::format!("not a speckv profile ({e})"));
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| bad(&e))?;
-        let json = metadata.metadata().as_ref().and_then(|m| m.get("speckv")).ok_or_else(|| bad(&"no speckv description"))?;
+        let json = metadata
+            .metadata()
+            .as_ref()
+            .and_then(|m| m.get("speckv"))
+            .ok_or_else(|| bad(&"no speckv description"))?;
         let description: Description = serde_json::from_str(json).map_err(|e| bad(&e))?;
         description.check()?;
         let tensors = SafeTensors::deserialize(bytes).map_err(|e| bad(&e))?;
@@ -115,14 +119,23 @@ impl<'a> ProfileFile<'a> {
     }
 
     /// Rows `ids` of an embedding `[vocab, cols]`, as fixed point.
-    pub fn gather(&self, name: &str, vocab: usize, cols: usize, scales: &[Scale], ids: &[u32]) -> Result<Vec<i32>, Error> {
+    pub fn gather(
+        &self,
+        name: &str,
+        vocab: usize,
+        cols: usize,
+        scales: &[Scale],
+        ids: &[u32],
+    ) -> Result<Vec<i32>, Error> {
         let (view, digits) = self.quantised(name, vocab, cols)?;
         let width = cols * digits.count();
         let mut out = Vec::with_capacity(ids.len() * cols);
         for id in ids {
             let id = *id as usize;
             if id >= vocab {
-                return Err(Error::Input(alloc::format!("token id {id} is outside the target's vocabulary of {vocab}")));
+                return Err(Error::Input(alloc::format!(
+                    "token id {id} is outside the target's vocabulary of {vocab}"
+                )));
             }
             let row = values(&view.data()[id * width..(id + 1) * width], digits);
             out.extend(row.iter().map(|q| crate::fixed::scaled(*q as i32, scales[id], Scale::ONE)));
@@ -181,15 +194,25 @@ impl ProfileWriter {
 
     /// Adds signed scales.
     pub fn signed_scales(&mut self, name: &str, scales: &[(i16, i16)]) {
-        self.i16s(&alloc::format!("{name}.m"), &[scales.len()], &scales.iter().map(|s| s.0).collect::<Vec<_>>());
-        self.i16s(&alloc::format!("{name}.e"), &[scales.len()], &scales.iter().map(|s| s.1).collect::<Vec<_>>());
+        self.i16s(
+            &alloc::format!("{name}.m"),
+            &[scales.len()],
+            &scales.iter().map(|s| s.0).collect::<Vec<_>>(),
+        );
+        self.i16s(
+            &alloc::format!("{name}.e"),
+            &[scales.len()],
+            &scales.iter().map(|s| s.1).collect::<Vec<_>>(),
+        );
     }
 
     /// Adds weights.
     pub fn weights(&mut self, name: &str, w: &Weights) {
         let q = alloc::format!("{name}.q");
         match w.digits {
-            Digits::One => self.put(&q, Dtype::I8, &[w.out, w.inp], w.values.iter().map(|v| *v as i8 as u8).collect()),
+            Digits::One => {
+                self.put(&q, Dtype::I8, &[w.out, w.inp], w.values.iter().map(|v| *v as i8 as u8).collect())
+            }
             Digits::Two => self.i16s(&q, &[w.out, w.inp], &w.values),
         }
         self.scales(name, &w.scales);
@@ -200,8 +223,10 @@ impl ProfileWriter {
 
     /// Adds shapes.
     pub fn shapes(&mut self, name: &str, shapes: &[Shape]) {
-        let rows: Vec<i32> =
-            shapes.iter().flat_map(|s| s.knots().iter().map(|k| *k as i32).chain([s.escape() as i32])).collect();
+        let rows: Vec<i32> = shapes
+            .iter()
+            .flat_map(|s| s.knots().iter().map(|k| *k as i32).chain([s.escape() as i32]))
+            .collect();
         self.i32s(name, &[shapes.len(), 66], &rows);
     }
 
@@ -217,9 +242,12 @@ impl ProfileWriter {
         let views: Result<Vec<_>, _> = self
             .tensors
             .iter()
-            .map(|(name, (dtype, shape, bytes))| TensorView::new(*dtype, shape.clone(), bytes).map(|v| (name.as_str(), v)))
+            .map(|(name, (dtype, shape, bytes))| {
+                TensorView::new(*dtype, shape.clone(), bytes).map(|v| (name.as_str(), v))
+            })
             .collect();
         let views = views.map_err(|e| fail(&e))?;
-        safetensors::tensor::serialize(views, Some(core::iter::once(("speckv".to_string(), json)).collect())).map_err(|e| fail(&e))
+        safetensors::tensor::serialize(views, Some(core::iter::once(("speckv".to_string(), json)).collect()))
+            .map_err(|e| fail(&e))
     }
 }
