@@ -60,7 +60,7 @@ pub fn weights(
     exponents: impl Fn(usize) -> i32 + Sync,
     compensation: Option<&Compensation>,
 ) -> Weights {
-    let out = if inp == 0 { 0 } else { w.len() / inp };
+    let out = w.len().checked_div(inp).unwrap_or(0);
     let levels = digits.levels() as f64;
     let rows: Vec<(Vec<i16>, Scale)> = w
         .par_chunks_exact(inp.max(1))

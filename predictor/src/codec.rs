@@ -270,7 +270,10 @@ pub fn decompress<B: Backend>(
             ids = match known.ids {
                 Some(known) if known.len() == tokens => known[start..end].to_vec(),
                 Some(known) => {
-                    return Err(Error::Input(alloc::format!("{} token ids for {tokens} tokens", known.len())));
+                    return Err(Error::Input(alloc::format!(
+                        "{} token ids for {tokens} tokens",
+                        known.len()
+                    )));
                 }
                 None if mode.needs_ids() => {
                     return Err(Error::Input(

@@ -98,7 +98,7 @@ impl ModelConfig {
         self.heads * self.head_dim
     }
 
-    /// Canonical name, [out, in] or [out] shape of every tensor of layer `layer`.
+    /// Canonical name and shape (`[out, in]` or `[out]`) of every tensor of layer `layer`.
     pub fn layer_tensors(&self, layer: usize) -> Vec<(String, Vec<usize>)> {
         let (h, q, kv, f) = (self.hidden, self.q_width(), self.kv_width(), self.ffn);
         let mut all = vec![

@@ -50,7 +50,7 @@ pub fn row_scale(a: &Rows, t: usize, factor: Option<&[Scale]>) -> Scale {
     factor.map_or(a.scales[t], |f| a.scales[t].times(f[t]))
 }
 
-/// One output row: `out[column..column + w.out]` (+)= a[t] . w.
+/// One output row: `out[column..column + w.out]` (+)= row `t` of `a` times `w`.
 pub fn gemm_row(a: &Rows, t: usize, w: &Weights, factor: Option<&[Scale]>, store: Store, out: &mut [i32]) {
     let shift = a.product_shift(w.digits);
     let (x, row) = (&a.values[t * a.cols..(t + 1) * a.cols], row_scale(a, t, factor));

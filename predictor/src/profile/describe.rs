@@ -141,7 +141,7 @@ pub struct Net {
 /// What a profile says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
-    /// [`PROFILE_VERSION`].
+    /// Version of the profile layout: 1.
     pub version: u32,
     /// Name of the target, for messages.
     pub target: String,
