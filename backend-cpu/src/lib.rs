@@ -115,6 +115,10 @@ impl Backend for CpuBackend {
         x.clone()
     }
 
+    fn size(&self, x: &Ints) -> usize {
+        x.data.len()
+    }
+
     fn quantise(&self, x: &Ints, how: &Quantise) -> Rows {
         dispatch!(self.isa, |kernel| rows::quantise(kernel, x, how))
     }

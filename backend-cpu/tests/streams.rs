@@ -51,7 +51,7 @@ impl Case {
             ids: Some(&self.ids),
             codes: &codes,
         };
-        compress(b, &mode, &view, Options { chunk_tokens: 64, store_ids: true }, &mut |_, _| {}).unwrap()
+        compress(b, &mode, &view, Options { chunk_tokens: 64, ..Options::default() }, &mut |_, _| {}).unwrap()
     }
 
     fn check<B: Backend>(&self, b: &B, file: &ProfileFile<'_>, kind: Kind, bytes: &[u8]) {

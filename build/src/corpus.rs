@@ -30,6 +30,11 @@ impl Sequence {
         }
     }
 
+    /// The same, its hidden states dropped: for measuring only.
+    pub fn without_hidden(self) -> Sequence {
+        Sequence { hidden: Vec::new(), ..self }
+    }
+
     /// The hidden state entering a layer.
     pub fn hidden(&self, layer: usize) -> Vec<f32> {
         self.hidden[layer].iter().map(|h| f32::from_bits((*h as u32) << 16)).collect()
@@ -46,7 +51,7 @@ pub fn capture(
     target: &Target,
     ids: &[Vec<u32>],
     mode: &CacheMode,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<Sequence>, Error> {
     let mut out = Vec::new();
     for (i, ids) in ids.iter().enumerate() {
@@ -57,7 +62,7 @@ pub fn capture(
             Ok(())
         })?;
         out.push(Sequence { ids: ids.clone(), cache: run.cache, hidden });
-        progress(i as u64 + 1, 0);
+        progress(i as u64 + 1);
     }
     Ok(out)
 }

@@ -39,39 +39,52 @@ struct LayerFeedback {
     gain: [Weights; 2],
 }
 
-/// Adds the network and a draft mode for each set of sequences (16-bit first, then fp8).
-#[allow(clippy::too_many_arguments)]
-pub fn fit<B: Backend>(
-    b: &B,
-    source: &ModelSource,
-    about: &mut Description,
-    out: &mut ProfileWriter,
-    steps: &[u64],
-    sets: [&[Sequence]; 2],
-    options: &Options,
-    progress: Progress<'_>,
-) -> Result<(), Error> {
-    let fold = Fold::new(source, sets[0], options.seed)?;
-    let embedding = fold.embedding()?;
-    let hidden = source.config().hidden;
-    // The residual stream's peak over all layers, in the rotated basis.
-    let mut peak = 0.0f32;
-    for s in sets[0] {
-        for layer in 0..about.layers {
-            peak = fold.rotate(&s.hidden(layer)).iter().fold(peak, |m, v| m.max(v.abs()));
-        }
-    }
-    let mut net = fold.net(peak as f64);
-    for layer in 0..about.layers {
-        net.layers.push(fold.exponents(layer, about, value_peak(sets[0], layer, about.head_dim))?);
-    }
-    let embed = weights(&embedding, hidden, Digits::Two, |_| net.hidden_exponent, None);
-    out.weights("net.0.embed", &embed);
-    about.nets.push(net);
+/// The draft network under construction: its weights are rounded during the first fit, with the inputs that they see there; later fits run it
+/// as it is.
+pub struct Network<'a, B: Backend> {
+    fold: Fold<'a>,
+    embed: Weights,
+    layers: Vec<NetLayer<B>>,
+}
 
-    // The network's weights are rounded during the first pass, with the inputs that it sees; the second pass runs it as it is.
-    let mut layers: Vec<NetLayer<B>> = Vec::new();
-    for (pass, sequences) in sets.into_iter().enumerate() {
+impl<'a, B: Backend> Network<'a, B> {
+    /// Chooses bases and fixed points from the target's own states over 16-bit sequences, and writes the embedding.
+    pub fn begin(
+        source: &'a ModelSource,
+        about: &mut Description,
+        out: &mut ProfileWriter,
+        sequences: &[Sequence],
+        options: &Options,
+    ) -> Result<Self, Error> {
+        let fold = Fold::new(source, sequences, options.seed)?;
+        // The residual stream's peak over all layers, in the rotated basis.
+        let mut peak = 0.0f32;
+        for s in sequences {
+            for layer in 0..about.layers {
+                peak = fold.rotate(&s.hidden(layer)).iter().fold(peak, |m, v| m.max(v.abs()));
+            }
+        }
+        let mut net = fold.net(peak as f64);
+        for layer in 0..about.layers {
+            net.layers.push(fold.exponents(layer, about, value_peak(sequences, layer, about.head_dim))?);
+        }
+        let exponent = net.hidden_exponent;
+        let embed = weights(&fold.embedding()?, net.hidden, Digits::Two, |_| exponent, None);
+        out.weights("net.0.embed", &embed);
+        about.nets.push(net);
+        Ok(Network { fold, embed, layers: Vec::new() })
+    }
+
+    /// Adds a draft mode for the sequences' class of caches.
+    pub fn fit(
+        mut self,
+        b: &B,
+        about: &mut Description,
+        out: &mut ProfileWriter,
+        steps: &[u64],
+        sequences: &[Sequence],
+        progress: Progress<'_>,
+    ) -> Result<Self, Error> {
         let mode = about.modes.len();
         let class = Precision::of(sequences[0].cache.format);
         about.modes.push(Mode {
@@ -82,14 +95,15 @@ pub fn fit<B: Backend>(
             residual_digits: RESIDUAL.count(),
         });
         let about = &*about;
-        let mut run = Pass::new(b, about, steps, sequences, &embed)?;
+        let first = self.layers.is_empty();
+        let stage = if class == Precision::Fine { "fit draft, 16-bit" } else { "fit draft, fp8" };
+        let mut run = Pass::new(b, about, steps, sequences, &self.embed)?;
         for layer in 0..about.layers {
-            let stage = if class == Precision::Fine { "fit draft, 16-bit" } else { "fit draft, fp8" };
             progress(stage, layer as u64, about.layers as u64);
-            if pass == 0 {
-                layers.push(first_matrices(b, &fold, about, out, layer)?);
+            if first {
+                self.layers.push(first_matrices(b, &self.fold, about, out, layer)?);
             }
-            let feedback = run.predict_layer(layer, &layers[layer], &fold)?;
+            let feedback = run.predict_layer(layer, &self.layers[layer], &self.fold)?;
             for (j, w) in feedback.regress.iter().enumerate() {
                 out.weights(&format!("mode.{mode}.layers.{layer}.regress.{j}"), w);
             }
@@ -97,13 +111,13 @@ pub fn fit<B: Backend>(
                 out.weights(&format!("mode.{mode}.layers.{layer}.{what}"), w);
             }
             if layer + 1 < about.layers {
-                run.rest(&fold, layer, &mut layers[layer], (pass == 0).then_some(&mut *out))?;
+                run.rest(&self.fold, layer, &mut self.layers[layer], first.then_some(&mut *out))?;
             }
             run.pricer.end_layer();
         }
         run.pricer.tables.save(out, mode);
+        Ok(self)
     }
-    Ok(())
 }
 
 /// The K and V projections of a layer, in two digits.

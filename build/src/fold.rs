@@ -1,6 +1,7 @@
 //! From a model's tensors to the matrices of the draft: norms folded in, the residual stream rotated, Hadamard transforms undone; and the
 //! fixed-point exponents, from bounds that no input can exceed.
 
+use speckv_capture::model::Rope;
 use speckv_capture::{Cache, ModelConfig, ModelSource};
 use speckv_predictor::profile::{Description, LayerExponents, Net, NetDigits};
 
@@ -33,19 +34,19 @@ fn exponent_for(bound: f64) -> i32 {
 }
 
 /// Phase per position of each rotary pair: 2^64 is one turn.
-pub fn rope_steps(config: &ModelConfig) -> Vec<u64> {
+pub fn rope_steps(rope: &Rope, head_dim: usize) -> Vec<u64> {
     let turn = 18_446_744_073_709_551_616.0 / std::f64::consts::TAU;
-    config.rope.inv_freq(config.head_dim).iter().map(|f| (f * turn).round() as u64).collect()
+    rope.inv_freq(head_dim).iter().map(|f| (f * turn).round() as u64).collect()
 }
 
 /// A description with the exponents of keys and values from what the caches hold, eight times over.
-pub fn describe_caches(caches: &[Cache], options: &Options) -> Description {
-    let c = &caches[0];
+pub fn describe_caches(caches: &[&Cache], options: &Options) -> Description {
+    let c = caches[0];
     let most = |layer: usize, part: usize| {
         let peak = |c: &Cache| {
             c.values(layer, part).iter().filter(|v| v.is_finite()).fold(0.0f32, |m, v| m.max(v.abs()))
         };
-        caches.iter().map(peak).fold(0.0, f32::max) as f64
+        caches.iter().map(|c| peak(c)).fold(0.0, f32::max) as f64
     };
     Description {
         version: 1,
@@ -66,7 +67,7 @@ pub fn describe(
     sequences: &[Sequence],
     options: &Options,
 ) -> Result<Description, Error> {
-    let caches: Vec<Cache> = sequences.iter().map(|s| s.cache.clone()).collect();
+    let caches: Vec<&Cache> = sequences.iter().map(|s| &s.cache).collect();
     let about = describe_caches(&caches, options);
     let found = (about.layers, about.kv_heads, about.head_dim);
     if found != (config.layers, config.kv_heads, config.head_dim) {
@@ -263,7 +264,7 @@ impl<'a> Fold<'a> {
             query,
             // A Hadamard block of values sums up to head_dim of them.
             attention: value - twos(self.config.head_dim) as i32,
-            value_scale: -1 - value_peak.max(1e-9).log2().ceil() as i32,
+            value_scale: -2 - value_peak.max(1e-9).log2().ceil() as i32,
             gate: exponent_for(most(gate)),
             up: exponent_for(most(up)),
             act: exponent_for(act),

@@ -106,39 +106,42 @@ pub fn build<B: Backend>(
             "building a profile needs at least one sequence of at least one token".into(),
         ));
     }
+    linalg::repeatable();
     let target = corpus::target(source)?;
-    let count = sequences.len() as u64;
-    let fine = corpus::capture(&target, sequences, &CacheMode::Exact, &mut |n, _| {
-        progress("capture 16-bit", n, count)
-    })?;
-    let fp8 = corpus::e4m3_mode(&fine)?;
-    let coarse = corpus::capture(&target, sequences, &fp8, &mut |n, _| progress("capture fp8", n, count))?;
-    drop(target);
     let kept = if sequences.len() >= 8 { sequences.len() / 8 } else { 0 };
-    let fit = sequences.len() - kept;
-
+    let (fit, count) = (sequences.len() - kept, sequences.len() as u64);
+    let steps = rope_steps(&source.config().rope, source.config().head_dim);
     let mut out = ProfileWriter::default();
-    let mut about = fold::describe(source.config(), &fine[..fit], options)?;
-    let steps = fold::rope_steps(source.config());
-    out.u64s("rope.steps", &[about.head_dim / 2], &steps);
-    for set in [&fine, &coarse] {
-        stat::fit(b, &mut about, &mut out, &steps, &set[..fit], progress)?;
+    let mut network = None;
+    let mut kept_out = Vec::new();
+    let mut about = None;
+    // One class of caches at a time: hidden states of all layers are what fills the memory.
+    let mut mode = CacheMode::Exact;
+    for stage in ["capture 16-bit", "capture fp8"] {
+        let mut set = corpus::capture(&target, sequences, &mode, &mut |n| progress(stage, n, count))?;
+        if about.is_none() {
+            mode = corpus::e4m3_mode(&set)?;
+            let mut description = fold::describe(source.config(), &set[..fit], options)?;
+            description.fitted = report::fitted(&set[..fit], kept);
+            out.u64s("rope.steps", &[description.head_dim / 2], &steps);
+            about = Some(description);
+        }
+        let rest: Vec<_> = set.drain(fit..).map(corpus::Sequence::without_hidden).collect();
+        kept_out.push(rest);
+        let Some(about) = about.as_mut() else { continue };
+        stat::fit(b, about, &mut out, &steps, &set, progress)?;
+        if options.draft {
+            let built = match network.take() {
+                Some(built) => built,
+                None => draft::Network::begin(source, about, &mut out, &set, options)?,
+            };
+            network = Some(built.fit(b, about, &mut out, &steps, &set, progress)?);
+        }
     }
-    if options.draft {
-        draft::fit(
-            b,
-            source,
-            &mut about,
-            &mut out,
-            &steps,
-            [&fine[..fit], &coarse[..fit]],
-            options,
-            progress,
-        )?;
-    }
-    about.fitted = report::fitted(&fine[..fit], kept);
+    drop((target, network));
+    let Some(about) = about else { return Err(Error::Input("no sequences".into())) };
     let profile = out.finish(&about)?;
-    let report = report::report(b, &profile, [&fine[fit..], &coarse[fit..]], progress)?;
+    let report = report::report(b, &profile, &kept_out, progress)?;
     Ok(Built { profile, report })
 }
 
@@ -164,7 +167,7 @@ pub fn build_from_caches<B: Backend>(
             shape(odd)
         )));
     }
-    let mut about: Description = fold::describe_caches(&caches, options);
+    let mut about: Description = fold::describe_caches(&caches.iter().collect::<Vec<_>>(), options);
     let mut out = ProfileWriter::default();
     out.u64s("rope.steps", &[about.head_dim / 2], rope);
     let sequences: Vec<corpus::Sequence> = caches
@@ -178,6 +181,6 @@ pub fn build_from_caches<B: Backend>(
     stat::fit(b, &mut about, &mut out, rope, &sequences, progress)?;
     about.fitted = report::fitted(&sequences, 0);
     let profile = out.finish(&about)?;
-    let report = report::report(b, &profile, [&[], &[]], progress)?;
+    let report = report::report(b, &profile, &[Vec::new(), Vec::new()], progress)?;
     Ok(Built { profile, report })
 }

@@ -4,6 +4,12 @@ use faer::linalg::matmul::matmul;
 use faer::linalg::solvers::Solve;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 
+/// Makes factorisations run on one thread: `faer`'s parallel ones sum per thread, so that their last bits (and with them a profile's digest)
+/// would depend on the number of threads. Products are not affected and stay parallel.
+pub fn repeatable() {
+    faer::set_global_parallelism(Par::Seq);
+}
+
 /// `a[m, k] * b[k, n]`, row-major.
 pub fn product(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
     let mut out = vec![0.0; m * n];
@@ -151,6 +157,30 @@ mod tests {
         assert!((0..n * n).all(|i| (one[i] - if i / n == i % n { 1.0 } else { 0.0 }).abs() < 1e-5));
         assert_eq!(r, orthogonal(n, 7));
         assert_ne!(r, orthogonal(n, 8));
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        repeatable();
+        let n = 640; // large enough for faer to go parallel if it may
+        let mut rng = Rng(4);
+        let x: Vec<f32> = (0..700 * n).map(|_| rng.gauss() as f32).collect();
+        let run = |threads| {
+            let pool = faer_pool(threads);
+            pool.install(|| {
+                let mut m = Moments::new(n, n);
+                m.add(&x, &x);
+                let basis = principal(m.sum(), n, 8, 1).unwrap();
+                let ridge = ridge(m.sum(), &m.sum()[..n * 4], n, 4, 1e-3).unwrap();
+                let factor = inverse_factor(m.sum(), n).unwrap();
+                (basis, ridge, factor, product(&x, &x[..n * n], 700, n, n))
+            })
+        };
+        assert!(run(1) == run(2));
+    }
+
+    fn faer_pool(threads: usize) -> rayon::ThreadPool {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
     }
 
     #[test]

@@ -57,7 +57,7 @@ fn cell_loss((lo, hi): (f32, f32), inverse_scale: f64) -> (f64, f64) {
     let (a, b) = if a > 0.0 { (-b, -a) } else { (a, b) };
     let ((fa, da), (fb, db)) = (t4(a), t4(b));
     let p = fb - fa;
-    if p < 1e-12 || a < -1e3 {
+    if p < 1e-12 || b < -1e3 {
         // A tail of index 4: d ln p / d ln s = 4.
         return (p.max(1e-12).ln().abs(), -4.0);
     }

@@ -45,14 +45,14 @@ pub fn measure<B: Backend>(b: &B, mode: &LoadedMode<'_, B>, sequence: &Sequence)
 pub fn report<B: Backend>(
     b: &B,
     profile: &[u8],
-    kept: [&[Sequence]; 2],
+    kept: &[Vec<Sequence>],
     progress: Progress<'_>,
 ) -> Result<Value, Error> {
     let file = ProfileFile::parse(profile)?;
     let mut modes = Vec::new();
     for (i, mode) in file.description.modes.iter().enumerate() {
         progress("measure", i as u64, file.description.modes.len() as u64);
-        let set = kept[usize::from(mode.class == Precision::Coarse)];
+        let set = &kept[usize::from(mode.class == Precision::Coarse)];
         let mut rates = Vec::new();
         if let Some(first) = set.first() {
             let loaded = LoadedMode::load(b, &file, mode.kind, &mode.precision, first.cache.format)?;

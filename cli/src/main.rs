@@ -32,7 +32,7 @@ struct Cli {
     /// Say nothing but errors and what was asked for
     #[arg(long, short, global = true)]
     quiet: bool,
-    /// Worker threads [default: one per core]; never changes a bit
+    /// Worker threads [default: one per core]; never changes a bit of what is coded
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     #[command(subcommand)]

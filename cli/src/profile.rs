@@ -21,10 +21,13 @@ pub enum Choice {
     Draft,
 }
 
-/// Parses a profile, naming the file if it is none.
+/// Parses a profile, naming the file if it is none. A profile built anew is another one and decodes no older stream: nobody is told to.
 pub fn parse<'a>(input: &'a Input, path: &Path) -> Result<ProfileFile<'a>> {
-    ProfileFile::parse(input.bytes())
-        .map_err(|e| Error::from(e).of(path).hint("build it again with `speckv build`"))
+    ProfileFile::parse(input.bytes()).map_err(|e| {
+        Error::from(e)
+            .of(path)
+            .hint("give the very file that `speckv build` wrote; streams need the one they were made with")
+    })
 }
 
 /// The predictor to use and the name of its precision. A profile lists its best draft first.
@@ -46,7 +49,7 @@ pub fn pick(
                 return Ok(draft);
             }
             // A precision that was asked for by name is a draft's; falling back would not be what was meant.
-            if precision.is_some() && !has_ids { Kind::Draft } else { Kind::Static }
+            if precision.is_some_and(|p| !p.is_empty()) { Kind::Draft } else { Kind::Static }
         }
         Choice::Static => Kind::Static,
         Choice::Draft => Kind::Draft,

@@ -159,6 +159,16 @@ fn chunks_are_restored_alone_behind_their_prefix() {
 }
 
 #[test]
+fn what_a_cache_has_gained_is_a_stream_of_the_same_chunks() {
+    let f = Fixture::new();
+    f.compress("bf16.safetensors", "whole.skv", &[]);
+    f.compress("bf16.safetensors", "gained.skv", &["--from", "16"]);
+    ok(&args!["extract", f.path("whole.skv"), "--chunk", "1", "-o", f.path("a.skv")]);
+    ok(&args!["extract", f.path("gained.skv"), "--chunk", "0", "-o", f.path("b.skv")]);
+    assert_eq!(std::fs::read(f.path("a.skv")).unwrap(), std::fs::read(f.path("b.skv")).unwrap());
+}
+
+#[test]
 fn threads_change_no_bit() {
     let f = Fixture::new();
     f.compress("e4m3.safetensors", "one.skv", &["--threads", "1"]);

@@ -79,6 +79,8 @@ pub trait Backend {
     fn upload(&self, x: data::Ints) -> Self::Ints;
     /// Brings values back.
     fn download(&self, x: &Self::Ints) -> data::Ints;
+    /// Number of values.
+    fn size(&self, x: &Self::Ints) -> usize;
     /// Rows of `x` as digits.
     fn quantise(&self, x: &Self::Ints, how: &Quantise) -> Self::Rows;
     /// Root mean square of each row of `x`.

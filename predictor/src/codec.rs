@@ -14,7 +14,7 @@ use crate::data::Digits;
 use crate::draft::{Draft, Feedback, LoadedNet};
 use crate::error::Error;
 use crate::predict::{Predict, Units};
-use crate::profile::{Kind, ProfileFile};
+use crate::profile::{Kind, Precision, ProfileFile};
 use crate::session::{Decode, Encode, Progress, Session};
 use crate::stat::Static;
 
@@ -123,11 +123,14 @@ pub struct Options {
     pub chunk_tokens: u32,
     /// Put the token ids into the stream (otherwise the reader must supply them).
     pub store_ids: bool,
+    /// First token to code, a multiple of `chunk_tokens`: the tokens before it are known to the reader, as when a cache has grown. The chunks are
+    /// those that compressing the whole cache gives.
+    pub from: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { chunk_tokens: CHUNK_TOKENS, store_ids: true }
+        Options { chunk_tokens: CHUNK_TOKENS, store_ids: true, from: 0 }
     }
 }
 
@@ -163,8 +166,25 @@ pub fn compress<B: Backend>(
 ) -> Result<Vec<u8>, Error> {
     check_geometry(mode.file, cache.geometry)?;
     let about = &mode.file.description.modes[mode.mode];
-    if cache.tokens == 0 {
-        return Err(Error::Input("the cache has no tokens".into()));
+    if options.from >= cache.tokens {
+        let (from, tokens) = (options.from, cache.tokens);
+        return Err(Error::Input(alloc::format!(
+            "nothing to compress: the cache has {tokens} tokens, from token {from} on none"
+        )));
+    }
+    if Precision::of(cache.format) != about.class {
+        return Err(Error::Mismatch(alloc::format!(
+            "the predictor was loaded for other caches than {}",
+            cache.format.name()
+        )));
+    }
+    // What no reader with ordinary limits would take is not written.
+    let most = Limits::default().max_chunk_scalars / cache.geometry.scalars_per_token().max(1);
+    if (cache.tokens - options.from).min(options.chunk_tokens as usize) as u64 > most {
+        return Err(Error::Input(alloc::format!(
+            "chunks of {} tokens are too long for this geometry: readers take up to {most} tokens a chunk",
+            options.chunk_tokens
+        )));
     }
     let ids = match (cache.ids, mode.needs_ids()) {
         (Some(ids), _) if ids.len() == cache.tokens => ids,
@@ -189,8 +209,8 @@ pub fn compress<B: Backend>(
         precision: Name::new(&about.precision)?,
         geometry: cache.geometry,
         chunk_tokens: options.chunk_tokens,
-        first_token: 0,
-        tokens: cache.tokens as u64,
+        first_token: options.from as u64,
+        tokens: (cache.tokens - options.from) as u64,
         profile: mode.file.digest,
         token_ids: options.store_ids && !ids.is_empty(),
         scales: cache.scales.clone(),
@@ -199,8 +219,9 @@ pub fn compress<B: Backend>(
     let chunk = options.chunk_tokens as usize;
     let run = chunk * (RUN_TOKENS / chunk).max(1);
     let mut session = mode.session(b, cache.format, &cache.scales)?;
+    skip(&mut session, options.from, cache.codes)?;
     let mut chunks = Vec::new();
-    for start in (0..cache.tokens).step_by(run) {
+    for start in (options.from..cache.tokens).step_by(run) {
         let end = (start + run).min(cache.tokens);
         let ranges = chunk_ranges(start, end, chunk);
         let stored = |r: &Range<usize>| header.token_ids.then(|| &ids[start + r.start..start + r.end]);
@@ -218,6 +239,15 @@ pub fn compress<B: Backend>(
         chunks.extend(b.finish_chunks(encoders)?);
     }
     Ok(write_stream(&header, &chunks)?)
+}
+
+/// Learns the first `tokens` tokens, a run at a time.
+fn skip<B: Backend>(session: &mut Session<'_, B>, tokens: usize, codes: Prefix<'_>) -> Result<(), Error> {
+    for start in (0..tokens).step_by(RUN_TOKENS) {
+        let end = (start + RUN_TOKENS).min(tokens);
+        session.skip(end - start, |layer, part, head| codes(layer, part, head, start..end))?;
+    }
+    Ok(())
 }
 
 /// Takes restored codes: layer, part, head, first token, `[tokens, head_dim]`.
@@ -246,6 +276,17 @@ pub fn decompress<B: Backend>(
     let header = stream.header();
     check_stream(mode.file, header)?;
     check_geometry(mode.file, header.geometry)?;
+    let about = &mode.file.description.modes[mode.mode];
+    let asked = (kind_of(header)?, header.precision.as_str(), Precision::of(header.format));
+    if asked != (about.kind, about.precision.as_str(), about.class) {
+        return Err(Error::Mismatch(alloc::format!(
+            "the stream was made by `{} {}`, the predictor loaded is `{} {}`",
+            asked.0.name(),
+            asked.1,
+            about.kind.name(),
+            about.precision
+        )));
+    }
     let (first, tokens) = (header.first_token as usize, header.tokens as usize);
     let mut session = mode.session(b, header.format, &header.scales)?;
     if first > 0 {
@@ -254,7 +295,7 @@ pub fn decompress<B: Backend>(
                 "the stream starts at token {first}: the cache of the tokens before it is needed"
             )));
         };
-        session.skip(first, |layer, part, head| prefix(layer, part, head, 0..first));
+        skip(&mut session, first, prefix)?;
     }
     let chunk = header.chunk_tokens as usize;
     let per_run = (RUN_TOKENS / chunk).max(1);

@@ -122,6 +122,3 @@ pub struct Weights {
     /// Added to the result, if present (in the result's fixed point).
     pub bias: Option<Vec<i32>>,
 }
-
-/// Rotary phases of one model: `steps[i]` is the phase a position adds to pair `i` (2^64 is one turn). Pair `i` of a head is columns `i` and `i + head_dim/2`.
-pub type RotarySteps = Vec<u64>;

@@ -8,6 +8,7 @@ use speckv_codec_core::{ChunkDecoder, ChunkEncoder, ElementFormat, Geometry, Par
 
 use crate::backend::{Backend, Pricing};
 use crate::coding::CodingTables;
+use crate::data::Ints;
 use crate::error::Error;
 use crate::predict::{Energies, Predict, Units};
 
@@ -47,6 +48,7 @@ impl<F: FnMut(usize, Part, usize) -> Vec<u16>> Planes for Encode<'_, F> {
         token: &B::Ints,
     ) -> Result<Vec<u16>, Error> {
         let codes = (self.codes)(layer, part, head);
+        expect_codes(codes.len(), b.size(mu))?;
         b.encode_plane(pricing, mu, token, &codes, self.chunks, self.encoders)?;
         Ok(codes)
     }
@@ -108,28 +110,32 @@ impl<'a, B: Backend> Session<'a, B> {
         self.position
     }
 
-    /// Learns `tokens` tokens that precede the first run, from their true codes.
-    pub fn skip(&mut self, tokens: usize, mut codes: impl FnMut(usize, Part, usize) -> Vec<u16>) {
+    /// Learns `tokens` tokens that precede the next run, from their true codes.
+    pub fn skip(
+        &mut self,
+        tokens: usize,
+        mut codes: impl FnMut(usize, Part, usize) -> Vec<u16>,
+    ) -> Result<(), Error> {
         let (b, hd) = (self.backend, self.geometry.head_dim);
         for layer in 0..self.geometry.layers {
-            let [key, value] = [Part::Key, Part::Value].map(|part| {
-                let mut all = b.upload(crate::data::Ints::zeros(tokens, self.geometry.kv_heads * hd));
+            let mut parts = Vec::new();
+            for part in [Part::Key, Part::Value] {
+                let mut all = b.upload(Ints::zeros(tokens, self.geometry.kv_heads * hd));
                 for head in 0..self.geometry.kv_heads {
                     let unit = self.units.get(layer, part, head);
-                    let x = b.values(
-                        &codes(layer, part, head),
-                        hd,
-                        self.format,
-                        unit,
-                        self.exponents[layer][part as usize],
-                    );
-                    b.add(&mut all, head * hd, &x);
+                    let exponent = self.exponents[layer][part as usize];
+                    let codes = codes(layer, part, head);
+                    expect_codes(codes.len(), tokens * hd)?;
+                    b.add(&mut all, head * hd, &b.values(&codes, hd, self.format, unit, exponent));
                 }
-                all
-            });
-            self.predictor.past(b, layer, key, value);
+                parts.push(all);
+            }
+            if let (Some(value), Some(key)) = (parts.pop(), parts.pop()) {
+                self.predictor.past(b, layer, key, value);
+            }
         }
         self.position += tokens;
+        Ok(())
     }
 
     /// Codes the next `tokens` tokens.
@@ -170,4 +176,12 @@ impl<'a, B: Backend> Session<'a, B> {
         self.position += tokens;
         Ok(())
     }
+}
+
+/// Refuses a caller's plane of the wrong size.
+fn expect_codes(found: usize, expected: usize) -> Result<(), Error> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Input(alloc::format!("a plane of {found} codes where {expected} were expected")))
 }

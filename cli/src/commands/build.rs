@@ -202,8 +202,7 @@ fn rope_steps(args: &Args, head_dim: usize) -> Result<Vec<u64>> {
             ));
         }
     };
-    let turn = 2f64.powi(64) / std::f64::consts::TAU;
-    Ok(rope.inv_freq(head_dim).iter().map(|f| (f * turn).round() as u64).collect())
+    Ok(speckv_build::rope_steps(&rope, head_dim))
 }
 
 impl From<speckv_build::Error> for Error {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 use speckv_predictor::Backend;
 use speckv_predictor::codec::{self, LoadedMode, Options};
+use speckv_predictor::profile::Kind;
 
 use crate::error::{Error, Result};
 use crate::files::{Input, OutputFile};
@@ -36,6 +37,9 @@ pub struct Args {
     #[arg(long, value_name = "TOKENS", default_value_t = codec::CHUNK_TOKENS,
           value_parser = clap::value_parser!(u32).range(1..=65536))]
     chunk: u32,
+    /// First token to compress, a multiple of --chunk: a cache that has grown gives its new chunks as a stream of its own
+    #[arg(long, value_name = "TOKEN", default_value_t = 0)]
+    from: usize,
     /// Leave the token ids out: whoever decompresses has them already
     #[arg(long)]
     no_token_ids: bool,
@@ -51,7 +55,9 @@ Examples:
   speckv compress cache.safetensors --profile smol.speckv --predictor static -o cache.skv
       fastest; needs no token ids on either side
   speckv compress cache.safetensors --profile smol.speckv --chunk 64 -o cache.skv
-      finer random access, for some more bytes";
+      finer random access, for some more bytes
+  speckv compress longer.safetensors --profile smol.speckv --from 1024 -o more.skv
+      only what a cache has gained since its first 1024 tokens were compressed";
 
 pub fn run(args: &Args, output: &Output) -> Result<()> {
     let file = OutputFile::create(&args.output, &[&args.cache, &args.profile])?;
@@ -65,6 +71,11 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let (format, has_ids) = (cache.format, cache.token_ids.is_some());
     let (kind, precision) =
         profile::pick(&profile, args.predictor, args.precision.as_deref(), format, has_ids)?;
+    if args.predictor == Choice::Auto && kind == Kind::Static && !has_ids {
+        output.note(
+            "the cache file has no token_ids: using `static`; `draft` needs them and stores far fewer bits",
+        );
+    }
     let backend = backend::open()?;
     let mode = LoadedMode::load(&backend, &profile, kind, &precision, format)?;
     if mode.needs_ids() && !has_ids {
@@ -78,7 +89,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let since = Instant::now();
     let total = (cache.tokens * cache.layers) as u64;
     let mut coding = Coding::new(output.bar("compressing", total), cache.layers, cache.tokens);
-    let options = Options { chunk_tokens: args.chunk, store_ids: !args.no_token_ids };
+    let options = Options { chunk_tokens: args.chunk, store_ids: !args.no_token_ids, from: args.from };
     let stream = caches::with_view(&cache, |view| {
         Ok(codec::compress(&backend, &mode, view, options, &mut |position, layer| {
             coding.layer(position, layer)
@@ -88,13 +99,15 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let seconds = since.elapsed().as_secs_f64();
     file.write(&stream)?;
 
-    let before = std::fs::metadata(&args.cache).map_err(|e| Error::io(&args.cache, e))?.len();
+    let tokens = cache.tokens - args.from;
+    let share = |whole: u64| (whole as u128 * tokens as u128 / cache.tokens as u128) as u64;
+    let before = share(std::fs::metadata(&args.cache).map_err(|e| Error::io(&args.cache, e))?.len());
     let after = stream.len() as u64;
-    let scalars = caches::scalars(&cache);
+    let scalars = share(caches::scalars(&cache));
     let (bits, ratio) = (rate(after, scalars), before as f64 / after as f64);
     let value = json!({
         "output": args.output, "format": format.name(), "predictor": kind.name(), "precision": precision,
-        "tokens": cache.tokens, "chunks": cache.tokens.div_ceil(args.chunk as usize), "scalars": scalars,
+        "from": args.from, "tokens": tokens, "chunks": tokens.div_ceil(args.chunk as usize), "scalars": scalars,
         "cache_bytes": before, "stream_bytes": after, "bits_per_scalar": rounded(bits, 4),
         "ratio": rounded(ratio, 4), "seconds": rounded(seconds, 3), "backend": backend.name(),
     });

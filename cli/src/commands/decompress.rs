@@ -14,7 +14,7 @@ use crate::{backend, profile};
 
 /// Restore the cache file from a stream
 ///
-/// The tensors are those that were compressed, byte for byte. Anything that would make them differ (another profile, a
+/// Every code, scale and token id is the one that was compressed. Anything that would make them differ (another profile, a
 /// damaged stream, wrong token ids) is an error, and then no file is written.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]

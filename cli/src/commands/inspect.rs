@@ -31,7 +31,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   speckv inspect cache.skv             header, and bits per scalar chunk by chunk
-  speckv inspect smol.speckv           target, predictors, what it was fitted on and reached
+  speckv inspect smol.speckv           target, predictors, what it was fitted on
   speckv inspect cache.safetensors     format and geometry
   speckv inspect cache.skv --json | jq .chunks[0]";
 

@@ -104,14 +104,8 @@ fn encode_again<B: Backend>(
     let whole = match prefix {
         None => restored,
         Some(prefix) => {
-            if mode.needs_ids() && prefix.token_ids.is_none() {
-                output.note(
-                    "not compressed again: that takes the token ids of the prefix, and its file has none",
-                );
-                return Ok(None);
-            }
             let mut prefix = prefix.clone();
-            // Where ids are only carried along, those of the prefix do not reach the chunks compared.
+            // The ids of the prefix are not needed: only its keys and values are.
             prefix.token_ids.get_or_insert_with(|| vec![0; prefix.tokens]);
             joined = caches::join(&prefix, restored);
             &joined
@@ -119,14 +113,14 @@ fn encode_again<B: Backend>(
     };
     let total = (whole.tokens * whole.layers) as u64;
     let mut coding = Coding::new(output.bar("compressing", total), whole.layers, whole.tokens);
-    let options = Options { chunk_tokens: header.chunk_tokens, store_ids: header.token_ids };
+    let from = header.first_token as usize;
+    let options = Options { chunk_tokens: header.chunk_tokens, store_ids: header.token_ids, from };
     let bytes = caches::with_view(whole, |view| {
         Ok(codec::compress(b, mode, view, options, &mut |position, layer| coding.layer(position, layer))?)
     })?;
     let again = streams::parse(&bytes, "the stream compressed again".as_ref())?;
-    let before = (header.first_token / u64::from(header.chunk_tokens)) as usize;
     for index in 0..stream.directory().len() {
-        if again.extract(before + index)? != stream.extract(index)? {
+        if again.extract(index)? != stream.extract(index)? {
             return Err(Error::mismatch(format!(
                 "chunk {index} decodes, but compressing it again gives other bytes: it was not written by this version of \
                  the format"

@@ -146,6 +146,10 @@ impl Backend for Portable {
         x.clone()
     }
 
+    fn size(&self, x: &Ints) -> usize {
+        x.data.len()
+    }
+
     fn quantise(&self, x: &Ints, how: &Quantise) -> Rows {
         let groups = x.cols / how.group;
         let mut rows = Rows {

@@ -138,18 +138,23 @@ pub fn quantise_row(x: &[i32], how: &Quantise, out: &mut [i16], scales: &mut [Sc
     }
 }
 
-/// `rms` of a row (the inverse of what `norm` multiplies by), for the feedback into the hidden state.
-pub fn rms(x: &[i32], exponent: i32, eps: Scale) -> Scale {
+/// `1 / rms` of a row.
+fn row_inverse_rms(x: &[i32], exponent: i32, eps: Scale) -> Scale {
     let top = amax(x);
     let n = if top == 0 { 0 } else { shift_to_30(top) };
-    inverse_rms(sum_of_squares(x, n), x.len(), n, exponent, eps).recip()
+    inverse_rms(sum_of_squares(x, n), x.len(), n, exponent, eps)
+}
+
+/// `rms` of a row (the inverse of what `norm` multiplies by), for the feedback into the hidden state.
+pub fn rms(x: &[i32], exponent: i32, eps: Scale) -> Scale {
+    row_inverse_rms(x, exponent, eps).recip()
 }
 
 /// RMS-normalises each group of `weight.len()` columns of `x` in place: `round(x / rms * weight)`, the weight including the
 /// change of fixed point from `exponent` to that of the result (the QK-norm of Qwen3).
 pub fn head_norm_row(x: &mut [i32], exponent: i32, eps: Scale, weight: &[(i16, i16)]) {
     for x in x.chunks_exact_mut(weight.len()) {
-        let inverse = rms(x, exponent, eps).recip();
+        let inverse = row_inverse_rms(x, exponent, eps);
         for (v, w) in x.iter_mut().zip(weight) {
             let sign = if w.0 < 0 { -1 } else { 1 };
             *v = sign * crate::fixed::scaled(*v, inverse, Scale { m: w.0.abs(), e: w.1 });

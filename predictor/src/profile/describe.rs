@@ -209,6 +209,7 @@ impl Description {
         if !(1..=4096).contains(&self.kv_heads)
             || !(2..=4096).contains(&self.head_dim)
             || !self.head_dim.is_multiple_of(2)
+            || self.kv_heads * self.head_dim > 1 << 18
         {
             return fail("geometry");
         }
@@ -230,7 +231,8 @@ impl Description {
             }
             if !net.layers.iter().flat_map(e).all(|v| power(&v))
                 || !power(&net.hidden_exponent)
-                || !(0..=1 << 14).contains(&(net.eps.0 as i32 >> 1))
+                || !(net.eps.0 == 0 || net.eps.0 >= 1 << 14)
+                || net.eps.1.unsigned_abs() > 512
             {
                 return fail("network exponents");
             }

@@ -138,6 +138,9 @@ impl<'a> ProfileFile<'a> {
                 )));
             }
             let row = values(&view.data()[id * width..(id + 1) * width], digits);
+            if row.iter().any(|q| q.unsigned_abs() as i32 > digits.levels()) {
+                return Err(wrong(name, "embedding out of range"));
+            }
             out.extend(row.iter().map(|q| crate::fixed::scaled(*q as i32, scales[id], Scale::ONE)));
         }
         Ok(out)
