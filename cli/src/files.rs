@@ -61,34 +61,39 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// An output file under a temporary name, removed again unless it is [put in place](Self::write).
+/// An output file that is written under a temporary name and appears whole.
 pub struct OutputFile {
-    temporary: NamedTempFile,
     path: PathBuf,
 }
 
 impl OutputFile {
-    /// Checks the path and makes the temporary file, so that a folder that cannot be written to is found out at once.
+    /// Checks the path, and by a trial that its folder can be written to, before any work is done. Nothing is left there meanwhile: an interrupted
+    /// program leaves nothing behind.
     pub fn create(path: &Path, inputs: &[&Path]) -> Result<Self> {
         check_output(path, inputs)?;
-        let folder = folder_of(path);
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            // The usual permissions of a new file; temporary ones are private otherwise.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let temporary = builder.prefix(".speckv-").tempfile_in(folder).map_err(|e| Error::io(folder, e))?;
-        Ok(OutputFile { temporary, path: path.to_owned() })
+        drop(temporary(path)?);
+        Ok(OutputFile { path: path.to_owned() })
     }
 
     /// Writes the bytes, flushes them to the disk and renames: a crash leaves the old file or the new one.
-    pub fn write(mut self, bytes: &[u8]) -> Result<()> {
-        let path = &self.path;
-        self.temporary.write_all(bytes).map_err(|e| Error::io(path, e))?;
-        self.temporary.as_file().sync_all().map_err(|e| Error::io(path, e))?;
-        self.temporary.persist(path).map_err(|e| Error::io(path, e.error))?;
+    pub fn write(self, bytes: &[u8]) -> Result<()> {
+        let (path, mut file) = (&self.path, temporary(&self.path)?);
+        file.write_all(bytes).map_err(|e| Error::io(path, e))?;
+        file.as_file().sync_all().map_err(|e| Error::io(path, e))?;
+        file.persist(path).map_err(|e| Error::io(path, e.error))?;
         Ok(())
     }
+}
+
+/// A file in the folder of `path` that is removed again unless it is renamed.
+fn temporary(path: &Path) -> Result<NamedTempFile> {
+    let folder = folder_of(path);
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        // The usual permissions of a new file; temporary ones are private otherwise.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.prefix(".speckv-").tempfile_in(folder).map_err(|e| Error::io(folder, e))
 }

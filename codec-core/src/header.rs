@@ -343,8 +343,7 @@ impl Header {
 
     fn check_limits(&self, limits: &Limits) -> Result<()> {
         let per_token = self.geometry.scalars_per_token();
-        // Positions too: whoever restores a later part holds what is before it.
-        Limits::check(Rule::Tokens, self.first_token.saturating_add(self.tokens), limits.max_tokens)?;
+        Limits::check(Rule::Tokens, self.tokens, limits.max_tokens)?;
         Limits::check(Rule::Chunks, self.chunks(), limits.max_chunks)?;
         Limits::check(Rule::ChunkScalars, per_token * self.tokens_of(0), limits.max_chunk_scalars)?;
         // 2^40 tokens of 2^38 scalars do not fit 64 bits; no limit but the widest allows that.

@@ -287,7 +287,11 @@ pub fn decompress<B: Backend>(
             about.precision
         )));
     }
-    let (first, tokens) = (header.first_token as usize, header.tokens as usize);
+    let place = |n: u64| {
+        usize::try_from(n)
+            .map_err(|_| Error::Input(alloc::format!("token {n} is beyond this machine's address space")))
+    };
+    let (first, tokens) = (place(header.first_token)?, place(header.tokens)?);
     let mut session = mode.session(b, header.format, &header.scales)?;
     if first > 0 {
         let Some(prefix) = known.prefix else {
