@@ -8,7 +8,8 @@ use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::attention::{BLOCK, FAR, align, block_exponent, value_factor};
 use speckv_predictor::tables::Tables;
 
-use crate::gemm::{Kernel, Left, Line16, Panels, Plane, Scales, pack_row};
+use crate::gemm::{Panels, Plane, Scales};
+use crate::kernel::{Kernel, Left, Line16, pack_row};
 use crate::vector::Vector;
 
 /// Query rows of a task: they share each panel of keys and values.

@@ -15,6 +15,7 @@
 mod attention;
 mod coding;
 mod gemm;
+mod kernel;
 mod path;
 mod rows;
 mod scalar;

@@ -1,6 +1,6 @@
 //! The path that every CPU has: plain loops over the 16-bit panels, for the compiler's baseline instructions.
 
-use crate::gemm::{Kernel, Line16};
+use crate::kernel::{Kernel, Line16};
 
 /// The scalar path; needs no proof.
 #[derive(Clone, Copy, Debug)]

@@ -9,20 +9,16 @@ use speckv_predictor::profile::{Description, Kind, Mode, Precision, ProfileWrite
 
 use crate::corpus::Sequence;
 use crate::fold::{Fold, Matrix, hadamard_real, normalised, value_peak};
-use crate::linalg::{Moments, ridge};
+use crate::linalg::Moments;
 use crate::mode::Pricer;
 use crate::quantise::{Compensation, fixed, real, weights};
+use crate::regression::Regression;
 use crate::{Error, Options, Progress};
 
 /// Name of the default precision.
 const PRECISION: &str = "w8a8+kv16";
 /// Digits of residuals entering regressions and gains.
 const RESIDUAL: Digits = Digits::Two;
-/// Ridge, relative to the mean diagonal.
-const RIDGE: f64 = 1e-3;
-/// Tokens left out of a regression: the most extreme in its target, so that massive activations do not own the fit.
-const TRIM: f64 = 0.005;
-
 /// All that a pass over the layers shares.
 struct Pass<'a, B: Backend> {
     b: &'a B,
@@ -157,59 +153,6 @@ fn with_bias(
 fn reals(x: &Ints, exponent: i32) -> Vec<f32> {
     let unit = (-exponent as f64).exp2();
     x.data.iter().map(|v| (*v as f64 * unit) as f32).collect()
-}
-
-/// Ridge regression of targets on features over all sequences, the most extreme targets left out.
-struct Regression {
-    x: Vec<Vec<f32>>,
-    y: Vec<Vec<f32>>,
-    p: usize,
-    q: usize,
-}
-
-impl Regression {
-    fn new(p: usize, q: usize) -> Regression {
-        Regression { x: Vec::new(), y: Vec::new(), p, q }
-    }
-
-    fn add(&mut self, x: Vec<f32>, y: Vec<f32>) {
-        self.x.push(x);
-        self.y.push(y);
-    }
-
-    /// Weights `[q, p]`.
-    fn solve(&self) -> Result<Vec<f32>, Error> {
-        let square = |row: &[f32]| row.iter().map(|v| (*v as f64).powi(2)).sum::<f64>();
-        let mut energies: Vec<f64> = self.y.iter().flat_map(|y| y.chunks_exact(self.q).map(square)).collect();
-        let keep = ((energies.len() as f64 * (1.0 - TRIM)) as usize).clamp(1, energies.len()) - 1;
-        let limit = *energies.select_nth_unstable_by(keep, f64::total_cmp).1;
-        let (mut xx, mut xy) = (Moments::new(self.p, self.p), Moments::new(self.p, self.q));
-        for (x, y) in self.x.iter().zip(&self.y) {
-            let (mut kept_x, mut kept_y) = (Vec::with_capacity(x.len()), Vec::with_capacity(y.len()));
-            for (x, y) in x.chunks_exact(self.p).zip(y.chunks_exact(self.q)) {
-                if square(y) <= limit {
-                    kept_x.extend_from_slice(x);
-                    kept_y.extend_from_slice(y);
-                }
-            }
-            xx.add(&kept_x, &kept_x);
-            xy.add(&kept_x, &kept_y);
-        }
-        // Features of unequal size (keys are larger than values) weigh equally in the penalty.
-        let unit: Vec<f64> = (0..self.p).map(|i| xx.sum()[i * self.p + i].max(1e-30).sqrt()).collect();
-        let scaled = |m: &[f64], n: usize, rows: &[f64], cols: &[f64]| -> Vec<f64> {
-            m.iter().enumerate().map(|(k, v)| v / rows[k / n] / cols[k % n]).collect()
-        };
-        let ones = vec![1.0; self.q];
-        let xx = scaled(xx.sum(), self.p, &unit, &unit);
-        let xy = scaled(xy.sum(), self.q, &unit, &ones);
-        let mut w = ridge(&xx, &xy, self.p, self.q, RIDGE).ok_or_else(|| {
-            Error::Fit("a regression has no finite solution: are the model's activations finite?".into())
-        })?;
-        w.chunks_exact_mut(self.p)
-            .for_each(|row| row.iter_mut().zip(&unit).for_each(|(w, u)| *w /= *u as f32));
-        Ok(w)
-    }
 }
 
 impl<'a, B: Backend> Pass<'a, B> {

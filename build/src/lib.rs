@@ -10,6 +10,7 @@ mod linalg;
 mod mode;
 mod plane;
 mod quantise;
+mod regression;
 mod report;
 mod shape;
 mod stat;

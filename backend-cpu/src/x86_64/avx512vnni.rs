@@ -6,7 +6,7 @@ use core::arch::x86_64::*;
 use speckv_predictor::backend::Silu;
 use speckv_predictor::fixed::Scale;
 
-use crate::gemm::{Kernel, Line8, Line16};
+use crate::kernel::{Kernel, Line8, Line16};
 use crate::path::x86::HasAvx512Vnni;
 use crate::vector::{Columns, operations};
 use crate::x86_64::vectorised;

@@ -1,0 +1,123 @@
+//! What instruction sets fill in: digits of both operands as a path holds them, and the tile of exact products.
+
+use speckv_predictor::data::Digits;
+
+/// 16 outputs x 4 inputs of int8 digits.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Line8(pub [i8; 64]);
+
+/// 16 outputs x 2 inputs of digits (or any 16-bit values).
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Line16(pub [i16; 32]);
+
+/// A register's worth of weights.
+pub(crate) trait Line: Copy + Send + Sync {
+    /// Inputs side by side.
+    const INPUTS: usize;
+    /// All zeros.
+    const ZERO: Self;
+    /// Puts a digit of output `o` (0..16) and input `i`.
+    fn set(&mut self, o: usize, i: usize, digit: i16);
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Line for Line8 {
+    const INPUTS: usize = 4;
+    const ZERO: Line8 = Line8([0; 64]);
+
+    #[inline(always)]
+    fn set(&mut self, o: usize, i: usize, digit: i16) {
+        self.0[o * 4 + i] = digit as i8;
+    }
+}
+
+impl Line for Line16 {
+    const INPUTS: usize = 2;
+    const ZERO: Line16 = Line16([0; 32]);
+
+    #[inline(always)]
+    fn set(&mut self, o: usize, i: usize, digit: i16) {
+        self.0[o * 2 + i] = digit;
+    }
+}
+
+/// A left operand's digit, as a kernel takes it.
+pub(crate) trait Left: Copy + Send + Sync {
+    /// From a digit; `OFFSET` of the kernel is in it.
+    fn from_digit(digit: i16) -> Self;
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Left for u8 {
+    #[inline(always)]
+    fn from_digit(digit: i16) -> u8 {
+        (digit + 128) as u8
+    }
+}
+
+impl Left for i16 {
+    #[inline(always)]
+    fn from_digit(digit: i16) -> i16 {
+        digit
+    }
+}
+
+/// A tile of exact products: the one thing that instruction sets do differently.
+pub(crate) trait Kernel: Copy + Send + Sync {
+    /// Digits of the left operand.
+    type A: Left;
+    /// Digits of weights.
+    type Line: Line;
+    /// Rows of a full tile.
+    const MR: usize;
+    /// Lines of a panel.
+    const LINES: usize;
+    /// Outputs of a panel.
+    const NR: usize = 16 * Self::LINES;
+    /// What is added to each digit of the left operand.
+    const OFFSET: i32;
+
+    /// `acc[r][o] += sum over i of a[r * stride + i] * w[i][o]` (wrapping) for `rows <= MR` rows and one panel `w`.
+    fn tile(self, a: &[Self::A], stride: usize, rows: usize, w: &[Self::Line], acc: &mut [i32]);
+
+    /// [`Kernel::tile`] for any number of rows.
+    #[inline]
+    fn tiles(self, a: &[Self::A], stride: usize, rows: usize, w: &[Self::Line], acc: &mut [i32]) {
+        let mut r = 0;
+        while r < rows {
+            let n = Self::MR.min(rows - r);
+            self.tile(&a[r * stride..], stride, n, w, &mut acc[r * Self::NR..(r + n) * Self::NR]);
+            r += n;
+        }
+    }
+}
+
+/// Digit `d` (0: low) of a value.
+#[inline(always)]
+pub(crate) fn digit(q: i16, digits: Digits, d: usize) -> i16 {
+    match (digits, d) {
+        (Digits::One, _) => q,
+        (Digits::Two, 0) => q as i8 as i16,
+        (Digits::Two, _) => ((q as i32 - q as i8 as i32) >> 8) as i16,
+    }
+}
+
+/// A digit of the leading values of a row that `out` has room for, padded with zeros.
+#[inline]
+pub(crate) fn pack_row<A: Left>(values: &[i16], digits: Digits, d: usize, out: &mut [A]) {
+    let values = &values[..values.len().min(out.len())];
+    let (body, rest) = out.split_at_mut(values.len());
+    match (digits, d) {
+        (Digits::One, _) => body.iter_mut().zip(values).for_each(|(o, v)| *o = A::from_digit(*v)),
+        (Digits::Two, 0) => {
+            body.iter_mut().zip(values).for_each(|(o, v)| *o = A::from_digit(*v as i8 as i16))
+        }
+        (Digits::Two, _) => {
+            body.iter_mut().zip(values).for_each(|(o, v)| *o = A::from_digit(digit(*v, Digits::Two, 1)));
+        }
+    }
+    rest.fill(A::from_digit(0));
+}
