@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use speckv_capture::Cache;
-use speckv_codec_core::{ElementFormat, Geometry, Part};
+use speckv_codec_core::{ElementFormat, Geometry, Limits, Part};
 use speckv_predictor::codec::CacheView;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// Reads a cache file that holds at least one token.
 pub fn read(path: &Path) -> Result<Cache> {
@@ -69,6 +69,38 @@ pub fn with_view<T>(cache: &Cache, then: impl FnOnce(&CacheView<'_>) -> Result<T
         scales: scale_bits(cache)?,
         ids: cache.token_ids.as_deref(),
         codes: &|layer, part, head, tokens| codes(cache, layer, part, head, tokens),
+    })
+}
+
+/// Shows the codec a cache whose first token stands at position `from`, behind the cache before it (which predictors that learn nothing from it can do
+/// without).
+pub fn with_view_behind<T>(
+    prefix: Option<&Cache>,
+    from: usize,
+    cache: &Cache,
+    then: impl FnOnce(&CacheView<'_>) -> Result<T>,
+) -> Result<T> {
+    // A position is only a number in a header: nothing of its size is allocated beyond this.
+    if from as u64 > Limits::default().max_tokens {
+        return Err(Error::new(
+            Code::Stream,
+            format!("the stream starts at token {from}, beyond what this program takes"),
+        ));
+    }
+    // Ids before `from` are not coded.
+    let ids = cache.token_ids.as_ref().map(|ids| [&vec![0; from], ids.as_slice()].concat());
+    let behind = |layer, part, head, tokens: Range<usize>| match prefix {
+        _ if tokens.start >= from => codes(cache, layer, part, head, tokens.start - from..tokens.end - from),
+        Some(prefix) => codes(prefix, layer, part, head, tokens),
+        None => Vec::new(),
+    };
+    then(&CacheView {
+        format: cache.format,
+        geometry: geometry(cache),
+        tokens: from + cache.tokens,
+        scales: scale_bits(cache)?,
+        ids: ids.as_deref(),
+        codes: &behind,
     })
 }
 
@@ -177,24 +209,6 @@ pub fn slice(cache: &Cache, tokens: Range<usize>) -> Cache {
         scales: cache.scales.clone(),
         token_ids: cache.token_ids.as_ref().map(|ids| ids[tokens.clone()].to_vec()),
         ..*cache
-    }
-}
-
-/// Two caches of the same geometry, one after the other. Token ids only if both have them.
-pub fn join(first: &Cache, second: &Cache) -> Cache {
-    let row = first.head_dim * first.format.bytes();
-    let part = |a: &Vec<u8>, b: &Vec<u8>| -> Vec<u8> {
-        let heads = a.chunks(first.tokens * row).zip(b.chunks(second.tokens * row));
-        heads.flat_map(|(a, b)| a.iter().chain(b)).copied().collect()
-    };
-    let pairs = first.planes.iter().zip(&second.planes);
-    let ids = first.token_ids.as_ref().zip(second.token_ids.as_ref());
-    Cache {
-        planes: pairs.map(|(a, b)| [part(&a[0], &b[0]), part(&a[1], &b[1])]).collect(),
-        tokens: first.tokens + second.tokens,
-        scales: second.scales.clone(),
-        token_ids: ids.map(|(a, b)| [a.as_slice(), b].concat()),
-        ..*first
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use speckv_capture::Cache;
-use speckv_codec_core::{Checksum, Error as CoreError, Header, Limits, Stream};
+use speckv_codec_core::{Checksum, Error as CoreError, Header, Limits, PredictorKind, Stream};
 use speckv_predictor::codec::{self, Known, LoadedMode};
 use speckv_predictor::profile::ProfileFile;
 use speckv_predictor::{Backend, Error as CodecError};
@@ -62,7 +62,7 @@ impl BesidesArgs {
                 None
             }
             Some(path) => Some(fit_prefix(caches::read(path)?, header).map_err(|e| e.of(path))?),
-            None if header.first_token > 0 => {
+            None if header.first_token > 0 && header.predictor != PredictorKind::Static => {
                 return Err(Error::mismatch(format!(
                     "the stream starts at token {}: expected the cache of the tokens before it, found none; give it with \
                      --prefix",

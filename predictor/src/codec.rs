@@ -98,6 +98,11 @@ impl<'a, B: Backend> LoadedMode<'a, B> {
     pub fn needs_ids(&self) -> bool {
         self.net.is_some()
     }
+
+    /// Whether the predictor needs the true codes of earlier tokens, not only their number.
+    pub fn needs_past(&self) -> bool {
+        self.net.is_some()
+    }
 }
 
 /// A cache to compress.
@@ -219,7 +224,11 @@ pub fn compress<B: Backend>(
     let chunk = options.chunk_tokens as usize;
     let run = chunk * (RUN_TOKENS / chunk).max(1);
     let mut session = mode.session(b, cache.format, &cache.scales)?;
-    skip(&mut session, options.from, cache.codes)?;
+    if mode.needs_past() {
+        skip(&mut session, options.from, cache.codes)?;
+    } else {
+        session.pass(options.from);
+    }
     let mut chunks = Vec::new();
     for start in (options.from..cache.tokens).step_by(run) {
         let end = (start + run).min(cache.tokens);
@@ -293,7 +302,9 @@ pub fn decompress<B: Backend>(
     };
     let (first, tokens) = (place(header.first_token)?, place(header.tokens)?);
     let mut session = mode.session(b, header.format, &header.scales)?;
-    if first > 0 {
+    if !mode.needs_past() {
+        session.pass(first);
+    } else if first > 0 {
         let Some(prefix) = known.prefix else {
             return Err(Error::Input(alloc::format!(
                 "the stream starts at token {first}: the cache of the tokens before it is needed"

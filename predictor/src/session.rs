@@ -110,6 +110,11 @@ impl<'a, B: Backend> Session<'a, B> {
         self.position
     }
 
+    /// Passes over `tokens` tokens that precede the next run: for predictors that learn nothing from earlier tokens.
+    pub fn pass(&mut self, tokens: usize) {
+        self.position += tokens;
+    }
+
     /// Learns `tokens` tokens that precede the next run, from their true codes.
     pub fn skip(
         &mut self,

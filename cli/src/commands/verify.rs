@@ -55,18 +55,17 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     if let Some(path) = &args.cache {
         compare(path, &cache, stream.header().first_token as usize)?;
     }
-    let again = encode_again(&backend, &mode, &stream, &cache, besides.prefix.as_ref(), output)?;
+    encode_again(&backend, &mode, &stream, &cache, besides.prefix.as_ref(), output)?;
     let seconds = since.elapsed().as_secs_f64();
     let value = json!({
         "stream": args.stream, "tokens": cache.tokens, "chunks": stream.directory().len(), "checksums": true,
-        "same_bytes_again": again, "cache_equal": args.cache.as_ref().map(|_| true),
+        "same_bytes_again": true, "cache_equal": args.cache.as_ref().map(|_| true),
         "seconds": rounded(seconds, 3), "backend": backend.name(),
     });
     output.result(&value, || {
-        let same = if again.is_some() { "; compressed again to the same bytes" } else { "" };
         let cache_text = args.cache.as_ref().map(|path| format!("; every code equals {}", path.display()));
         format!(
-            "{}: {} tokens in {} chunks decode, all checksums right{same}{} ({seconds:.2} s on {})",
+            "{}: {} tokens in {} chunks decode, all checksums right; compressed again to the same bytes{} ({seconds:.2} s on {})",
             args.stream.display(),
             cache.tokens,
             stream.directory().len(),
@@ -90,7 +89,7 @@ fn compare(path: &std::path::Path, restored: &Cache, first: usize) -> Result<()>
     }
 }
 
-/// Compresses the restored cache (behind its prefix) and compares; `None` if that is impossible for want of token ids.
+/// Compresses the restored cache again, behind its prefix, and compares.
 fn encode_again<B: Backend>(
     b: &B,
     mode: &LoadedMode<'_, B>,
@@ -98,24 +97,13 @@ fn encode_again<B: Backend>(
     restored: &Cache,
     prefix: Option<&Cache>,
     output: &Output,
-) -> Result<Option<bool>> {
+) -> Result<()> {
     let header = stream.header();
-    let joined;
-    let whole = match prefix {
-        None => restored,
-        Some(prefix) => {
-            let mut prefix = prefix.clone();
-            // The ids of the prefix are not needed: only its keys and values are.
-            prefix.token_ids.get_or_insert_with(|| vec![0; prefix.tokens]);
-            joined = caches::join(&prefix, restored);
-            &joined
-        }
-    };
-    let total = (whole.tokens * whole.layers) as u64;
-    let mut coding = Coding::new(output.bar("compressing", total), whole.layers, whole.tokens);
     let from = header.first_token as usize;
+    let total = (restored.tokens * restored.layers) as u64;
+    let mut coding = Coding::new(output.bar("compressing", total), restored.layers, from + restored.tokens);
     let options = Options { chunk_tokens: header.chunk_tokens, store_ids: header.token_ids, from };
-    let bytes = caches::with_view(whole, |view| {
+    let bytes = caches::with_view_behind(prefix, from, restored, |view| {
         Ok(codec::compress(b, mode, view, options, &mut |position, layer| coding.layer(position, layer))?)
     })?;
     let again = streams::parse(&bytes, "the stream compressed again".as_ref())?;
@@ -127,5 +115,5 @@ fn encode_again<B: Backend>(
             )));
         }
     }
-    Ok(Some(true))
+    Ok(())
 }
