@@ -183,6 +183,13 @@ pub fn compress<B: Backend>(
             cache.format.name()
         )));
     }
+    if !(options.from as u64).is_multiple_of(u64::from(options.chunk_tokens.max(1))) {
+        return Err(Error::Input(alloc::format!(
+            "the first token to compress, {}, is not a multiple of the chunk length {}",
+            options.from,
+            options.chunk_tokens
+        )));
+    }
     // What no reader with ordinary limits would take is not written.
     let most = Limits::default().max_chunk_scalars / cache.geometry.scalars_per_token().max(1);
     if (cache.tokens - options.from).min(options.chunk_tokens as usize) as u64 > most {
