@@ -20,6 +20,8 @@ pub mod fixed;
 pub mod portable;
 pub mod predict;
 pub mod profile;
+#[cfg(feature = "conformance")]
+mod random;
 pub mod session;
 mod stat;
 #[cfg(feature = "conformance")]

@@ -11,26 +11,7 @@ use crate::data::{Digits, Weights};
 use crate::error::Error;
 use crate::fixed::Scale;
 use crate::profile::{Description, Kind, LayerExponents, Mode, Net, NetDigits, Precision, ProfileWriter};
-
-/// SplitMix64: the same numbers everywhere.
-#[derive(Clone, Debug)]
-pub struct Random(pub u64);
-
-impl Random {
-    /// 64 random bits.
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// A number in `-n..=n`.
-    pub fn around(&mut self, n: i64) -> i64 {
-        (self.bits() % (2 * n as u64 + 1)) as i64 - n
-    }
-}
+pub use crate::random::Random;
 
 /// What a made-up profile looks like.
 #[derive(Clone, Copy, Debug)]

@@ -2,11 +2,12 @@
 
 use alloc::format;
 
-use super::inputs::{Pattern, Random};
+use super::inputs::Pattern;
 use super::{Case, definition};
 use crate::backend::{Attention, Backend, Quantise};
 use crate::data::{Digits, Ints};
 use crate::fixed::Scale;
+use crate::random::Random;
 
 struct Inputs {
     query: Ints,

@@ -6,11 +6,12 @@ use core::ops::Range;
 
 use speckv_codec_core::{Chunk, ChunkDecoder, ChunkEncoder, ElementFormat, Shape};
 
-use super::inputs::{Pattern, Random};
+use super::inputs::Pattern;
 use super::{Case, definition};
 use crate::backend::{Backend, Pricing, Unit};
 use crate::data::Ints;
 use crate::error::Error;
+use crate::random::Random;
 
 struct Plane {
     format: ElementFormat,

@@ -22,9 +22,10 @@ use crate::backend::Backend;
 use crate::data::Ints;
 use crate::portable::Portable;
 
+pub use crate::random::Random;
 pub use attention::attention;
 pub use coding::{decode_damaged, encode_and_decode, observe, reject, values};
-pub use inputs::{Pattern, Random};
+pub use inputs::Pattern;
 pub use product::{gemm, load_all_sizes};
 pub use rows::{add, append, columns, head_norm, power, quantise, rms, rope, silu, token_scale, transfer};
 

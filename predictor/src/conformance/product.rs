@@ -3,11 +3,12 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::inputs::{Pattern, Random};
+use super::inputs::Pattern;
 use super::{Case, definition};
 use crate::backend::{Backend, Quantise, Store};
 use crate::data::{Digits, Ints, Weights};
 use crate::fixed::{LIMIT, Scale};
+use crate::random::Random;
 
 const BOTH: [Digits; 2] = [Digits::One, Digits::Two];
 

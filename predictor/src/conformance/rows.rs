@@ -3,11 +3,12 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::inputs::{Pattern, Random};
+use super::inputs::Pattern;
 use super::{Case, definition};
 use crate::backend::{Backend, Quantise, Rotary, Silu, Store};
 use crate::data::{Digits, Ints, Rows, Weights};
 use crate::fixed::{LIMIT, Scale};
+use crate::random::Random;
 
 const SIZES: [(usize, usize); 6] = [(1, 1), (1, 64), (3, 7), (5, 129), (2, 576), (70, 33)];
 
