@@ -88,6 +88,36 @@ pub struct NetDigits {
     pub attention: usize,
 }
 
+impl NetDigits {
+    /// The K and V projections in `kv` digits, the other matrices in `rest`.
+    pub const fn new(kv: usize, rest: usize, attention: usize) -> NetDigits {
+        NetDigits { kv, q: rest, o: rest, gate_up: rest, down: rest, attention }
+    }
+}
+
+/// Digits of a network's weights and activations, under the name that streams carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedDigits {
+    /// As in [`Mode::precision`].
+    pub name: &'static str,
+    /// Digits of weights (`attention` as below).
+    pub weights: NetDigits,
+    /// Digits of activations, and of queries, keys and values in attention.
+    pub activations: NetDigits,
+}
+
+/// The precisions that profiles are built with; the first is the default.
+pub const PRECISIONS: [NamedDigits; 4] = [
+    NamedDigits { name: "w8a8+kv16", weights: NetDigits::new(2, 1, 1), activations: NetDigits::new(2, 1, 1) },
+    NamedDigits { name: "w8a8", weights: NetDigits::new(1, 1, 1), activations: NetDigits::new(1, 1, 1) },
+    NamedDigits {
+        name: "w8a16+kv16",
+        weights: NetDigits::new(2, 1, 1),
+        activations: NetDigits::new(2, 2, 1),
+    },
+    NamedDigits { name: "w16a16", weights: NetDigits::new(2, 2, 2), activations: NetDigits::new(2, 2, 2) },
+];
+
 /// Fraction bits within one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerExponents {

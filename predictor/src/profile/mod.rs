@@ -3,5 +3,7 @@
 mod describe;
 mod file;
 
-pub use describe::{Description, Kind, LayerExponents, Mode, Net, NetDigits, Precision};
+pub use describe::{
+    Description, Kind, LayerExponents, Mode, NamedDigits, Net, NetDigits, PRECISIONS, Precision,
+};
 pub use file::{ProfileFile, ProfileWriter};
