@@ -7,7 +7,7 @@ use speckv_predictor::codec::{CacheView, Known, LoadedMode, Options, compress, d
 use speckv_predictor::core::{ElementFormat, Geometry, Limits, Part};
 use speckv_predictor::data::Digits;
 use speckv_predictor::profile::{Kind, ProfileFile};
-use speckv_predictor::synthetic::{Make, Random};
+use speckv_predictor::synthetic::{MODES, Make, Random};
 use speckv_predictor::{Backend, Portable};
 
 const TOKENS: usize = 150;
@@ -40,8 +40,8 @@ impl Case {
         self.planes[self.make.geometry.plane(layer, part, head)][tokens.start * hd..tokens.end * hd].to_vec()
     }
 
-    fn compress<B: Backend>(&self, b: &B, file: &ProfileFile<'_>, kind: Kind) -> Vec<u8> {
-        let mode = LoadedMode::load(b, file, kind, precision(kind), self.format).unwrap();
+    fn compress<B: Backend>(&self, b: &B, file: &ProfileFile<'_>, kind: (Kind, &str)) -> Vec<u8> {
+        let mode = LoadedMode::load(b, file, kind.0, kind.1, self.format).unwrap();
         let codes = |l, p, h, t: Range<usize>| self.codes(l, p, h, t);
         let view = CacheView {
             format: self.format,
@@ -54,8 +54,8 @@ impl Case {
         compress(b, &mode, &view, Options { chunk_tokens: 64, ..Options::default() }, &mut |_, _| {}).unwrap()
     }
 
-    fn check<B: Backend>(&self, b: &B, file: &ProfileFile<'_>, kind: Kind, bytes: &[u8]) {
-        let mode = LoadedMode::load(b, file, kind, precision(kind), self.format).unwrap();
+    fn check<B: Backend>(&self, b: &B, file: &ProfileFile<'_>, kind: (Kind, &str), bytes: &[u8]) {
+        let mode = LoadedMode::load(b, file, kind.0, kind.1, self.format).unwrap();
         let stream = parse(bytes, &Limits::default()).unwrap();
         let mut seen = 0;
         let mut sink = |l: usize, p: Part, h: usize, at: usize, codes: &[u16]| {
@@ -66,10 +66,6 @@ impl Case {
         decompress(b, &mode, &stream, Known::default(), &mut sink, &mut |_, _| {}).unwrap();
         assert_eq!(seen, self.planes.iter().map(Vec::len).sum::<usize>());
     }
-}
-
-fn precision(kind: Kind) -> &'static str {
-    if kind == Kind::Draft { "test" } else { "" }
 }
 
 #[test]
@@ -98,7 +94,7 @@ fn every_path_writes_and_reads_the_portable_bytes() {
         let bytes = make.profile().unwrap();
         let file = ProfileFile::parse(&bytes).unwrap();
         let case = Case::new(make, format);
-        for kind in [Kind::Static, Kind::Draft] {
+        for kind in MODES {
             let golden = case.compress(&portable, &file, kind);
             for b in &paths {
                 for pool in &pools {

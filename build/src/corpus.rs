@@ -1,6 +1,6 @@
 //! Calibration sequences: token ids, the target's cache, and the hidden state entering each layer.
 
-use speckv_capture::{Cache, CacheMode, ElementFormat, ModelSource, RunOptions, Target, cache::fp8_scales};
+use speckv_capture::{Cache, CacheMode, ElementFormat, ModelSource, RunOptions, Target, cache};
 use speckv_codec_core::Part;
 
 use crate::Error;
@@ -70,7 +70,7 @@ pub fn capture(
 /// One e4m3 scale a (layer, part) from bf16 caches.
 pub fn e4m3_mode(sequences: &[Sequence]) -> Result<CacheMode, Error> {
     let caches: Vec<&Cache> = sequences.iter().map(|s| &s.cache).collect();
-    let scales = fp8_scales(ElementFormat::E4m3, &caches)?;
+    let scales = cache::fp8_scales(ElementFormat::E4m3, &caches, cache::ScalePer::Part)?;
     Ok(CacheMode::Fp8 { format: ElementFormat::E4m3, scales })
 }
 

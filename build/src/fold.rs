@@ -3,7 +3,7 @@
 
 use speckv_capture::model::Rope;
 use speckv_capture::{Cache, ModelConfig, ModelSource};
-use speckv_predictor::profile::{Description, LayerExponents, Net, NetDigits};
+use speckv_predictor::profile::{Description, LayerExponents, Net, PRECISIONS};
 
 use crate::corpus::Sequence;
 use crate::linalg::{Moments, principal, product};
@@ -29,7 +29,7 @@ fn twos(n: usize) -> u32 {
 }
 
 /// Fraction bits for values up to `bound`: 29 integer bits in all, one below the fixed-point limit.
-fn exponent_for(bound: f64) -> i32 {
+pub fn exponent_for(bound: f64) -> i32 {
     (29 - bound.max(1e-9).log2().ceil() as i32).clamp(-60, 60)
 }
 
@@ -55,6 +55,7 @@ pub fn describe_caches(caches: &[&Cache], options: &Options) -> Description {
         kv_heads: c.kv_heads,
         head_dim: c.head_dim,
         exponents: (0..c.layers).map(|l| [0, 1].map(|p| exponent_for(8.0 * most(l, p)))).collect(),
+        embedding: None,
         modes: Vec::new(),
         nets: Vec::new(),
         fitted: serde_json::Value::Null,
@@ -224,21 +225,32 @@ impl<'a> Fold<'a> {
         self.writing(l, "mlp.down_proj", self.config.ffn, log2)
     }
 
-    /// A network without layers yet: `peak` is the largest magnitude seen in the rotated residual stream.
-    pub fn net(&self, peak: f64) -> Net {
+    /// Fraction bits of the rotated residual stream: eight times the largest magnitude that the target's states took fits.
+    pub fn stream_exponent(&self, sequences: &[Sequence]) -> i32 {
+        let mut peak = 0.0f32;
+        for s in sequences {
+            for layer in 0..self.config.layers {
+                peak = self.rotate(&s.hidden(layer)).iter().fold(peak, |m, v| m.max(v.abs()));
+            }
+        }
+        exponent_for(8.0 * peak as f64)
+    }
+
+    /// A network without layers yet, its residual stream with `hidden_exponent` fraction bits.
+    pub fn net(&self, hidden_exponent: i32) -> Net {
         let c = self.config;
         Net {
             hidden: c.hidden,
             heads: c.heads,
             ffn: c.ffn,
-            vocab: c.vocab,
-            hidden_exponent: exponent_for(8.0 * peak),
+            base: None,
+            hidden_exponent,
             wide: self.wide,
             eps: signed(c.rms_eps),
             qk_norm: c.qk_norm,
             hadamard_o: 0,
             hadamard_down: twos(c.ffn).min(9),
-            digits: NetDigits { kv: 2, q: 1, o: 1, gate_up: 1, down: 1, attention: 1 },
+            digits: PRECISIONS[0].activations,
             layers: Vec::new(),
         }
     }

@@ -3,12 +3,15 @@
 //! Floating point throughout: it runs offline and writes integers. The network is built layer by layer in lock-step with the integer
 //! predictor itself, so that every fit sees exactly what encoder and decoder will see.
 
+mod chain;
 mod corpus;
 mod draft;
+mod embed;
 mod fold;
 mod linalg;
 mod mode;
 mod plane;
+mod planes;
 mod quantise;
 mod regression;
 mod report;
@@ -17,8 +20,14 @@ mod stat;
 
 use speckv_capture::{Cache, CacheMode, ModelSource};
 use speckv_predictor::Backend;
-use speckv_predictor::profile::{Description, ProfileWriter};
+use speckv_predictor::backend::Rotary;
+use speckv_predictor::profile::{Description, NamedDigits, PRECISIONS, Precision, ProfileWriter};
 
+use chain::Chains;
+use draft::Networks;
+use embed::Table;
+
+pub use draft::OPEN;
 pub use fold::rope_steps;
 pub use report::measure;
 
@@ -65,15 +74,52 @@ impl From<speckv_predictor::Error> for Error {
 pub struct Options {
     /// Name of the target, for messages.
     pub name: String,
-    /// Build the draft network too (not only the static predictor).
-    pub draft: bool,
+    /// Precisions of the draft to build, the default one first: names of [`PRECISIONS`], each with `-open` at its end for the open loop. None: no
+    /// draft at all.
+    pub precisions: Vec<String>,
     /// Seed of the rotation.
     pub seed: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { name: "unnamed".into(), draft: true, seed: 1 }
+        Options { name: "unnamed".into(), precisions: vec![PRECISIONS[0].name.into()], seed: 1 }
+    }
+}
+
+impl Options {
+    /// All precisions there are, the default first.
+    pub fn all_precisions() -> Vec<String> {
+        let closed = PRECISIONS.iter().map(|p| p.name.to_owned());
+        closed.chain([format!("{}{}", PRECISIONS[0].name, draft::OPEN)]).collect()
+    }
+
+    /// The precisions asked for, and whether each is in closed loop. Closed loops come first: it is they that round a network's weights.
+    fn drafts(&self) -> Result<Vec<(NamedDigits, bool)>, Error> {
+        let mut all: Vec<(NamedDigits, bool)> = Vec::new();
+        for name in &self.precisions {
+            let closed = name.strip_suffix(draft::OPEN);
+            let Some(named) = PRECISIONS.iter().find(|p| p.name == closed.unwrap_or(name)) else {
+                let known: Vec<&str> = PRECISIONS.iter().map(|p| p.name).collect();
+                return Err(Error::Input(format!(
+                    "there is no precision `{name}`; there are {} (each also with `{}` at its end)",
+                    known.join(", "),
+                    draft::OPEN
+                )));
+            };
+            if !all.contains(&(*named, closed.is_none())) {
+                all.push((*named, closed.is_none()));
+            }
+        }
+        all.sort_by_key(|(_, closed)| !closed);
+        if let Some((named, _)) = all.iter().find(|(named, closed)| !closed && !all.contains(&(*named, true)))
+        {
+            return Err(Error::Input(format!(
+                "the open loop of `{0}` runs the network of `{0}`: build that too",
+                named.name
+            )));
+        }
+        Ok(all)
     }
 }
 
@@ -107,46 +153,50 @@ pub fn build<B: Backend>(
             "building a profile needs at least one sequence of at least one token".into(),
         ));
     }
+    let drafts = options.drafts()?;
     linalg::repeatable();
     let target = corpus::target(source)?;
     let kept = if sequences.len() >= 8 { sequences.len() / 8 } else { 0 };
     let (fit, count) = (sequences.len() - kept, sequences.len() as u64);
     let steps = rope_steps(&source.config().rope, source.config().head_dim);
     let mut out = ProfileWriter::default();
-    let mut network = None;
-    let mut kept_out = Vec::new();
-    let mut about = None;
+    out.u64s("rope.steps", &[source.config().head_dim / 2], &steps);
+    let capture = |mode: &CacheMode, progress: Progress<'_>| {
+        let stage = if *mode == CacheMode::Exact { "capture 16-bit" } else { "capture fp8" };
+        corpus::capture(&target, sequences, mode, &mut |n| progress(stage, n, count))
+    };
     // One class of caches at a time: hidden states of all layers are what fills the memory.
-    let mut mode = CacheMode::Exact;
-    for stage in ["capture 16-bit", "capture fp8"] {
-        let mut set = corpus::capture(&target, sequences, &mode, &mut |n| progress(stage, n, count))?;
-        if about.is_none() {
-            mode = corpus::e4m3_mode(&set)?;
-            let mut description = fold::describe(source.config(), &set[..fit], options)?;
-            description.fitted = report::fitted(&set[..fit], kept);
-            out.u64s("rope.steps", &[description.head_dim / 2], &steps);
-            about = Some(description);
+    let mut set = capture(&CacheMode::Exact, progress)?;
+    let coarse = corpus::e4m3_mode(&set)?;
+    let mut about = fold::describe(source.config(), &set[..fit], options)?;
+    about.fitted = report::fitted(&set[..fit], kept);
+    let fold = fold::Fold::new(source, &set[..fit], options.seed)?;
+    let config = source.config();
+    let table = Table::of_model(&fold, config.hidden, fold.stream_exponent(&set[..fit]), config.rms_eps)?;
+    table.save(&mut out);
+    about.embedding = Some(table.about.clone());
+    let mut chains = Chains::new(true);
+    let mut networks = Networks::new(&fold);
+    let mut kept_out = Vec::new();
+    for class in [Precision::Fine, Precision::Coarse] {
+        if class == Precision::Coarse {
+            drop(std::mem::take(&mut set));
+            set = capture(&coarse, progress)?;
         }
-        let rest: Vec<_> = set.drain(fit..).map(corpus::Sequence::without_hidden).collect();
-        kept_out.push(rest);
-        let Some(about) = about.as_mut() else { continue };
-        stat::fit(b, about, &mut out, &steps, &set, progress)?;
-        if options.draft {
-            let built = match network.take() {
-                Some(built) => built,
-                None => draft::Network::begin(source, about, &mut out, &set, options)?,
-            };
-            network = Some(built.fit(b, about, &mut out, &steps, &set, progress)?);
+        kept_out.push(set.drain(fit..).map(corpus::Sequence::without_hidden).collect());
+        stat::fit(b, &mut about, &mut out, &steps, &set, progress)?;
+        chains.fit(b, &mut about, &mut out, &steps, &set, Some(&table), progress)?;
+        for draft in &drafts {
+            networks.fit(b, &mut about, &mut out, &steps, &set, &table, *draft, progress)?;
         }
     }
-    drop((target, network));
-    let Some(about) = about else { return Err(Error::Input("no sequences".into())) };
+    drop((set, networks));
     let profile = out.finish(&about)?;
     let report = report::report(b, &profile, &kept_out, progress)?;
     Ok(Built { profile, report })
 }
 
-/// Builds a profile with the static predictor alone, from captured caches of one format.
+/// Builds a profile without a draft, from captured caches of one format: `static`, `chain`, and if every cache has its token ids `chain` with ids.
 ///
 /// # Errors
 /// [`Error::Input`] without caches or if their geometries differ.
@@ -180,6 +230,17 @@ pub fn build_from_caches<B: Backend>(
         })
         .collect();
     stat::fit(b, &mut about, &mut out, rope, &sequences, progress)?;
+    let table = {
+        let pricer = mode::Pricer::new(&about, &sequences)?;
+        let means = stat::means(b, &about, &pricer, rope, &sequences, 0);
+        let back = Rotary { head_dim: about.head_dim, steps: rope, start: 0, inverse: true };
+        Table::of_caches(b, &pricer, &sequences, &means, about.exponents[0], &back)
+    };
+    if let Some(table) = &table {
+        table.save(&mut out);
+        about.embedding = Some(table.about.clone());
+    }
+    Chains::new(table.is_some()).fit(b, &mut about, &mut out, rope, &sequences, table.as_ref(), progress)?;
     about.fitted = report::fitted(&sequences, 0);
     let profile = out.finish(&about)?;
     let report = report::report(b, &profile, &[Vec::new(), Vec::new()], progress)?;

@@ -34,7 +34,7 @@ impl Moments {
 
     /// Adds rows; single-precision products over at most 4096 rows at a time keep the error below that of the data.
     pub fn add(&mut self, x: &[f32], y: &[f32]) {
-        let rows = x.len() / self.p;
+        let rows = x.len().checked_div(self.p).unwrap_or(0);
         let mut part = vec![0.0f32; self.p * self.q];
         for at in (0..rows).step_by(4096) {
             let end = (at + 4096).min(rows);

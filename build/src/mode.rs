@@ -2,7 +2,7 @@
 
 use speckv_codec_core::{Geometry, Part, Shape};
 use speckv_predictor::Backend;
-use speckv_predictor::backend::{Observed, Pricing};
+use speckv_predictor::backend::{Observed, Pricing, Rotary};
 use speckv_predictor::coding::CodingTables;
 use speckv_predictor::predict::{Energies, TOKEN_FEATURES, Units};
 use speckv_predictor::profile::Description;
@@ -10,6 +10,7 @@ use speckv_predictor::profile::Description;
 use crate::Error;
 use crate::corpus::{Sequence, scale_bits};
 use crate::plane::{PlaneSample, fit};
+use crate::planes::reals;
 use crate::shape::ShapeFit;
 
 /// Cells of a (layer, part) that its shape is fitted to, about.
@@ -113,9 +114,24 @@ impl<'a, B: Backend> Pricer<'a, B> {
         self.energies[sequence].push(part, energy);
     }
 
-    /// Ends a layer.
-    pub fn end_layer(&mut self) {
-        self.energies.iter_mut().for_each(Energies::end_layer);
+    /// Ends a layer; with `learns` its energies tell the next layer something (see [`speckv_predictor::Predict::learns`]).
+    pub fn end_layer(&mut self, learns: bool) {
+        self.energies.iter_mut().for_each(if learns { Energies::end_layer } else { Energies::clear });
+    }
+
+    /// True values of a plane in a sequence as reals, keys rotated by `back`.
+    pub fn truth(
+        &self,
+        b: &B,
+        sequence: usize,
+        (layer, part, head): (usize, Part, usize),
+        back: &Rotary,
+    ) -> Vec<f32> {
+        let mut x = self.values(b, sequence, (layer, part, head));
+        if part == Part::Key {
+            x = b.rope(&x, 0..self.geometry.head_dim, back);
+        }
+        reals(&b.download(&x), self.exponents[layer][part as usize])
     }
 
     /// True values of a plane in a sequence.

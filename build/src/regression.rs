@@ -1,5 +1,7 @@
 //! Trimmed ridge regression over sequences: what predicts a plane from the planes before it, and the residual stream from a layer's innovations.
 
+use std::ops::Range;
+
 use crate::Error;
 use crate::linalg::{Moments, ridge};
 
@@ -33,6 +35,11 @@ impl Regression {
     /// # Errors
     /// [`Error::Fit`] when rows are not finite.
     pub fn solve(&self) -> Result<Vec<f32>, Error> {
+        self.normal().solve(0..self.p, RIDGE)
+    }
+
+    /// The normal equations, for solving with parts of the features.
+    pub fn normal(&self) -> Normal {
         let square = |row: &[f32]| row.iter().map(|v| (*v as f64).powi(2)).sum::<f64>();
         let mut energies: Vec<f64> = self.y.iter().flat_map(|y| y.chunks_exact(self.q).map(square)).collect();
         let keep = ((energies.len() as f64 * (1.0 - TRIM)) as usize).clamp(1, energies.len()) - 1;
@@ -40,7 +47,7 @@ impl Regression {
         let (mut xx, mut xy) = (Moments::new(self.p, self.p), Moments::new(self.p, self.q));
         for (x, y) in self.x.iter().zip(&self.y) {
             let (mut kept_x, mut kept_y) = (Vec::with_capacity(x.len()), Vec::with_capacity(y.len()));
-            for (x, y) in x.chunks_exact(self.p).zip(y.chunks_exact(self.q)) {
+            for (x, y) in x.chunks_exact(self.p.max(1)).zip(y.chunks_exact(self.q)) {
                 if square(y) <= limit {
                     kept_x.extend_from_slice(x);
                     kept_y.extend_from_slice(y);
@@ -49,19 +56,40 @@ impl Regression {
             xx.add(&kept_x, &kept_x);
             xy.add(&kept_x, &kept_y);
         }
-        // Features of unequal size (keys are larger than values) weigh equally in the penalty.
-        let unit: Vec<f64> = (0..self.p).map(|i| xx.sum()[i * self.p + i].max(1e-30).sqrt()).collect();
-        let scaled = |m: &[f64], n: usize, rows: &[f64], cols: &[f64]| -> Vec<f64> {
-            m.iter().enumerate().map(|(k, v)| v / rows[k / n] / cols[k % n]).collect()
-        };
-        let ones = vec![1.0; self.q];
-        let xx = scaled(xx.sum(), self.p, &unit, &unit);
-        let xy = scaled(xy.sum(), self.q, &unit, &ones);
-        let mut w = ridge(&xx, &xy, self.p, self.q, RIDGE).ok_or_else(|| {
+        Normal { xx: xx.sum().to_vec(), xy: xy.sum().to_vec(), p: self.p, q: self.q }
+    }
+}
+
+/// Second moments of features, and of features with targets.
+pub struct Normal {
+    xx: Vec<f64>,
+    xy: Vec<f64>,
+    p: usize,
+    q: usize,
+}
+
+impl Normal {
+    /// Second moments of some features, `[n, n]`.
+    pub fn moments(&self, columns: Range<usize>) -> Vec<f64> {
+        columns.clone().flat_map(|i| self.xx[i * self.p..][columns.clone()].iter().copied()).collect()
+    }
+
+    /// Weights `[q, n]` of the features `columns`; `lambda` relative to the mean diagonal, features of unequal size (keys are larger than
+    /// values) weighing equally.
+    ///
+    /// # Errors
+    /// [`Error::Fit`] when rows were not finite.
+    pub fn solve(&self, columns: Range<usize>, lambda: f64) -> Result<Vec<f32>, Error> {
+        let n = columns.len();
+        let xx = self.moments(columns.clone());
+        let unit: Vec<f64> = (0..n).map(|i| xx[i * n + i].max(1e-30).sqrt()).collect();
+        let xx: Vec<f64> = xx.iter().enumerate().map(|(k, v)| v / unit[k / n] / unit[k % n]).collect();
+        let xy = &self.xy[columns.start * self.q..columns.end * self.q];
+        let xy: Vec<f64> = xy.iter().enumerate().map(|(k, v)| v / unit[k / self.q]).collect();
+        let mut w = ridge(&xx, &xy, n, self.q, lambda).ok_or_else(|| {
             Error::Fit("a regression has no finite solution: are the model's activations finite?".into())
         })?;
-        w.chunks_exact_mut(self.p)
-            .for_each(|row| row.iter_mut().zip(&unit).for_each(|(w, u)| *w /= *u as f32));
+        w.chunks_exact_mut(n).for_each(|row| row.iter_mut().zip(&unit).for_each(|(w, u)| *w /= *u as f32));
         Ok(w)
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use speckv_codec_core::Part;
 use speckv_predictor::Backend;
 use speckv_predictor::codec::{CacheView, LoadedMode, Options as CodecOptions, compress};
-use speckv_predictor::profile::{Kind, Precision, ProfileFile};
+use speckv_predictor::profile::{Precision, ProfileFile};
 
 use crate::corpus::{Sequence, scale_bits};
 use crate::{Error, Progress};
@@ -65,7 +65,7 @@ pub fn report<B: Backend>(
             "predictor": mode.kind.name(),
             "precision": mode.precision,
             "caches": if mode.class == Precision::Fine { "16-bit" } else { "fp8" },
-            "needs_token_ids": mode.kind == Kind::Draft,
+            "needs_token_ids": mode.ids,
             "kept_out_bits_per_scalar": mean,
         }));
     }

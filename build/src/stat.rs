@@ -10,6 +10,35 @@ use crate::corpus::Sequence;
 use crate::mode::Pricer;
 use crate::{Error, Progress};
 
+/// Means of a layer's keys (before RoPE) and values over all sequences, `kv_heads * head_dim` each, in the layer's fixed point.
+pub fn means<B: Backend>(
+    b: &B,
+    about: &Description,
+    pricer: &Pricer<'_, B>,
+    steps: &[u64],
+    sequences: &[Sequence],
+    layer: usize,
+) -> [Vec<i32>; 2] {
+    let (hd, heads) = (about.head_dim, about.kv_heads);
+    let total: usize = sequences.iter().map(|s| s.cache.tokens).sum();
+    let back = Rotary { head_dim: hd, steps, start: 0, inverse: true };
+    [Part::Key, Part::Value].map(|part| {
+        let mut sums = vec![0i64; heads * hd];
+        for s in 0..sequences.len() {
+            for head in 0..heads {
+                let mut x = pricer.values(b, s, (layer, part, head));
+                if part == Part::Key {
+                    x = b.rope(&x, 0..hd, &back);
+                }
+                b.download(&x).data.chunks_exact(hd).for_each(|row| {
+                    sums[head * hd..].iter_mut().zip(row).for_each(|(s, v)| *s += *v as i64);
+                });
+            }
+        }
+        sums.iter().map(|s| (s / total as i64) as i32).collect()
+    })
+}
+
 /// Adds a static mode for the sequences' element format.
 pub fn fit<B: Backend>(
     b: &B,
@@ -21,34 +50,12 @@ pub fn fit<B: Backend>(
 ) -> Result<(), Error> {
     let (hd, heads) = (about.head_dim, about.kv_heads);
     let mut pricer = Pricer::<B>::new(about, sequences)?;
-    let steps = steps.to_vec();
-    let total: usize = sequences.iter().map(|s| s.cache.tokens).sum();
-    let mut means: Vec<[Vec<i32>; 2]> = Vec::new();
+    let mut means = Vec::new();
     for layer in 0..about.layers {
         progress("fit static", layer as u64, about.layers as u64);
-        let both = [Part::Key, Part::Value].map(|part| {
-            let mut sums = vec![0i64; heads * hd];
-            for (s, _) in sequences.iter().enumerate() {
-                for head in 0..heads {
-                    let mut x = pricer.values(b, s, (layer, part, head));
-                    if part == Part::Key {
-                        x = b.rope(
-                            &x,
-                            0..hd,
-                            &Rotary { head_dim: hd, steps: &steps, start: 0, inverse: true },
-                        );
-                    }
-                    let x = b.download(&x);
-                    x.data.chunks_exact(hd).for_each(|row| {
-                        sums[head * hd..].iter_mut().zip(row).for_each(|(s, v)| *s += *v as i64);
-                    });
-                }
-            }
-            sums.iter().map(|s| (s / total as i64) as i32).collect::<Vec<i32>>()
-        });
-        means.push(both);
+        means.push(self::means(b, about, &pricer, steps, sequences, layer));
     }
-    let mut predictor = Static::new(means.clone(), hd, steps);
+    let mut predictor = Static::new(means.clone(), hd, steps.to_vec());
     for layer in 0..about.layers {
         progress("price static", layer as u64, about.layers as u64);
         for part in [Part::Key, Part::Value] {
@@ -62,7 +69,7 @@ pub fn fit<B: Backend>(
                 seen.into_iter().enumerate().for_each(|(s, o)| pricer.push(s, part, o.energy));
             }
         }
-        pricer.end_layer();
+        pricer.end_layer(true);
     }
     let mode = about.modes.len();
     let class = Precision::of(sequences[0].cache.format);
@@ -72,6 +79,10 @@ pub fn fit<B: Backend>(
         class,
         net: None,
         residual_digits: 1,
+        feedback: false,
+        base: None,
+        depth: 0,
+        ids: false,
     });
     let flat: Vec<i32> = means.into_iter().flatten().flatten().collect();
     out.i32s(&format!("mode.{mode}.mean"), &[about.layers, 2, heads * hd], &flat);

@@ -16,4 +16,4 @@ pub use cache::Cache;
 pub use error::{Error, Result};
 pub use model::{ModelConfig, ModelSource};
 pub use speckv_codec_core::ElementFormat;
-pub use target::{CacheMode, Run, RunOptions, Target};
+pub use target::{Arithmetic, CacheMode, Run, RunOptions, Target};

@@ -1,6 +1,6 @@
 //! Rounding to fp8 against an exhaustive search for the nearest value, over every bf16 code.
 
-use speckv_capture::cache::{decode_fp8, encode_fp8, fp8_scales};
+use speckv_capture::cache::{ScalePer, decode_fp8, encode_fp8, fp8_scales};
 use speckv_capture::{Cache, ElementFormat};
 
 const FORMATS: [(ElementFormat, f32); 2] = [(ElementFormat::E4m3, 448.0), (ElementFormat::E5m2, 57344.0)];
@@ -59,7 +59,7 @@ fn every_bf16_code_goes_to_the_nearest_value() {
         let table = finite(format);
         // A scale that is no power of two makes every quotient inexact.
         let scales = [1.0f32, 0.037];
-        let rounded = cache.to_fp8(format, &[scales]).unwrap();
+        let rounded = cache.to_fp8(format, &[scales.map(|s| vec![s])]).unwrap();
         for (part, scale) in scales.into_iter().enumerate() {
             for (&code, &found) in codes.iter().zip(&rounded.planes[0][part]) {
                 let x = half::bf16::from_bits(code).to_f32() / scale;
@@ -105,14 +105,41 @@ fn scales_map_the_largest_magnitude_to_the_largest_number() {
     };
     let (a, b) = (cache([1.0, -3.5, 0.0, 0.0]), cache([-7.0, 2.0, 0.0, -0.0]));
     for (format, largest) in FORMATS {
-        let scales = fp8_scales(format, &[&a, &b]).unwrap();
-        assert_eq!(scales, [[7.0 / largest, 1.0]]);
+        let scales = fp8_scales(format, &[&a, &b], ScalePer::Part).unwrap();
+        assert_eq!(scales, [[vec![7.0 / largest], vec![1.0]]]);
         assert_eq!(b.to_fp8(format, &scales).unwrap().values(0, 0)[0], -7.0);
     }
     let infinite = cache([f32::INFINITY, 0.0, 0.0, 0.0]);
-    let error = fp8_scales(ElementFormat::E4m3, &[&infinite]).unwrap_err();
+    let error = fp8_scales(ElementFormat::E4m3, &[&infinite], ScalePer::Part).unwrap_err();
     assert_eq!(error.to_string(), "fp8 scales: layers.0.key holds inf");
-    assert!(a.to_fp8(ElementFormat::F16, &[[1.0, 1.0]]).is_err());
-    assert!(a.to_fp8(ElementFormat::E4m3, &[[1.0, 0.0]]).is_err());
+    assert!(a.to_fp8(ElementFormat::F16, &[[vec![1.0], vec![1.0]]]).is_err());
+    assert!(a.to_fp8(ElementFormat::E4m3, &[[vec![1.0], vec![0.0]]]).is_err());
     assert!(a.to_fp8(ElementFormat::E4m3, &[]).is_err());
+}
+
+#[test]
+fn each_head_can_have_its_own_scale() {
+    let bytes =
+        |values: [f32; 4]| values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect();
+    let cache = Cache {
+        format: ElementFormat::Bf16,
+        layers: 1,
+        kv_heads: 2,
+        head_dim: 2,
+        tokens: 1,
+        planes: vec![[bytes([1.0, -0.5, 64.0, 3.0]), bytes([0.0, 0.0, 2.0, -2.0])]],
+        scales: None,
+        token_ids: None,
+    };
+    for (format, largest) in FORMATS {
+        let scales = fp8_scales(format, &[&cache], ScalePer::Head).unwrap();
+        assert_eq!(scales, [[vec![1.0 / largest, 64.0 / largest], vec![1.0, 2.0 / largest]]]);
+        let rounded = cache.to_fp8(format, &scales).unwrap();
+        rounded.check().unwrap();
+        // The largest of each head comes back as it was, whatever the other head holds.
+        assert_eq!((rounded.values(0, 0)[0], rounded.values(0, 0)[2]), (1.0, 64.0));
+        assert_eq!(rounded.values(0, 1)[2..], [2.0, -2.0]);
+    }
+    let error = cache.to_fp8(ElementFormat::E4m3, &[[vec![1.0; 3], vec![1.0]]]).unwrap_err();
+    assert!(error.to_string().contains("expected 1 or 2 scales, found 3"), "{error}");
 }

@@ -1,6 +1,6 @@
 //! Properties of a run that need no reference: causality, fp8 mode, the visitor, refusals.
 
-use speckv_capture::cache::fp8_scales;
+use speckv_capture::cache::{ScalePer, fp8_scales};
 use speckv_capture::{CacheMode, ElementFormat, ModelSource, RunOptions, Target};
 
 fn target() -> Target {
@@ -50,8 +50,9 @@ fn the_same_run_gives_the_same_bits() {
 fn fp8_mode_keeps_and_attends_to_the_rounded_cache() {
     let target = target();
     let exact = target.run(&ids(80), &RunOptions::default()).unwrap().cache;
-    for format in [ElementFormat::E4m3, ElementFormat::E5m2] {
-        let scales = fp8_scales(format, &[&exact]).unwrap();
+    let formats = [(ElementFormat::E4m3, ScalePer::Part), (ElementFormat::E5m2, ScalePer::Head)];
+    for (format, per) in formats {
+        let scales = fp8_scales(format, &[&exact], per).unwrap();
         let cache = CacheMode::Fp8 { format, scales: scales.clone() };
         let run = target.run(&ids(80), &RunOptions { cache, ..RunOptions::default() }).unwrap().cache;
         run.check().unwrap();
@@ -97,11 +98,14 @@ fn senseless_requests_are_refused() {
     assert_eq!(message(&[1, 4096], CacheMode::Exact), "token 1: expected an id below 4096, found 4096");
     let format = ElementFormat::E4m3;
     assert_eq!(
-        message(&[1], CacheMode::Fp8 { format, scales: vec![[1.0; 2]; 3] }),
+        message(&[1], CacheMode::Fp8 { format, scales: vec![[vec![1.0], vec![1.0]]; 3] }),
         "expected fp8 scales of 8 layers, found 3"
     );
     assert_eq!(
-        message(&[1], CacheMode::Fp8 { format: ElementFormat::Bf16, scales: vec![[1.0; 2]; 8] }),
+        message(
+            &[1],
+            CacheMode::Fp8 { format: ElementFormat::Bf16, scales: vec![[vec![1.0], vec![1.0]]; 8] }
+        ),
         "expected the format E4m3 or E5m2, found Bf16"
     );
 }

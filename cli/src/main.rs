@@ -6,6 +6,7 @@ mod commands;
 mod error;
 mod files;
 mod output;
+mod plot;
 mod profile;
 mod progress;
 mod streams;

@@ -62,7 +62,7 @@ impl BesidesArgs {
                 None
             }
             Some(path) => Some(fit_prefix(caches::read(path)?, header).map_err(|e| e.of(path))?),
-            None if header.first_token > 0 && header.predictor != PredictorKind::Static => {
+            None if header.first_token > 0 && header.predictor == PredictorKind::Draft => {
                 return Err(Error::mismatch(format!(
                     "the stream starts at token {}: expected the cache of the tokens before it, found none; give it with \
                      --prefix",

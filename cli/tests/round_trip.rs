@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Fixture, TOKENS, noise, ok};
+use common::{Fixture, TOKENS, fails, noise, ok};
 use speckv_capture::{Cache, ElementFormat};
 
 fn decompress(f: &Fixture, stream: &str, out: &str) {
@@ -12,7 +12,8 @@ fn decompress(f: &Fixture, stream: &str, out: &str) {
 #[test]
 fn cache_files_come_back_as_they_were() {
     let f = Fixture::new();
-    for (cache, predictor) in [("bf16", "static"), ("bf16", "draft"), ("e4m3", "static"), ("e4m3", "draft")] {
+    let predictors = ["static", "chain", "draft"];
+    for (cache, predictor) in ["bf16", "e4m3"].into_iter().flat_map(|c| predictors.map(|p| (c, p))) {
         let file = format!("{cache}.safetensors");
         let report = f.compress(&file, "c.skv", &["--predictor", predictor]);
         assert_eq!(report["predictor"], predictor);
@@ -40,7 +41,7 @@ fn auto_takes_the_draft_when_it_can() {
     let mut cache = Cache::read(&f.path("bf16.safetensors")).unwrap();
     cache.token_ids = None;
     cache.write(&f.path("no-ids.safetensors")).unwrap();
-    assert_eq!(f.compress("no-ids.safetensors", "c.skv", &[])["predictor"], "static");
+    assert_eq!(f.compress("no-ids.safetensors", "c.skv", &[])["predictor"], "chain");
     decompress(&f, "c.skv", "back.safetensors");
     assert!(f.read("back.safetensors") == f.read("no-ids.safetensors"));
 }
@@ -58,7 +59,7 @@ fn any_bits_in_any_format_come_back() {
         // One token; a chunk exactly full.
         for tokens in [1, 16] {
             noise(format, scales, tokens).write(&f.path("noise.safetensors")).unwrap();
-            for predictor in ["static", "draft"] {
+            for predictor in ["static", "chain", "draft"] {
                 f.compress("noise.safetensors", "c.skv", &["--predictor", predictor]);
                 decompress(&f, "c.skv", "back.safetensors");
                 assert!(f.read("back.safetensors") == f.read("noise.safetensors"), "{format:?} {predictor}");
@@ -195,20 +196,125 @@ fn captures_have_the_format_asked_for() {
     let rounded = capture("rounded.safetensors", &["--format", "e5m2", "--round-after", "--tokens", "20"]);
     assert_eq!(rounded.format, ElementFormat::E5m2);
     assert_eq!(capture("all.safetensors", &[]).tokens, 200);
+    let heads = capture("heads.safetensors", &["--format", "e4m3", "--scale-per-head", "--tokens", "20"]);
+    assert!(heads.scales.unwrap().iter().flatten().all(|list| list.len() == heads.kv_heads));
+    for predictor in ["static", "chain", "draft"] {
+        f.compress("heads.safetensors", "c.skv", &["--predictor", predictor]);
+        decompress(&f, "c.skv", "back.safetensors");
+        assert!(f.read("back.safetensors") == f.read("heads.safetensors"), "{predictor}");
+    }
 }
 
 #[test]
-fn profiles_from_caches_alone_are_static() {
+fn profiles_from_caches_alone_have_no_draft() {
     let f = Fixture::new();
-    let (cache, out) = (f.path("bf16.safetensors"), f.path("static.speckv"));
-    ok(args!["build", "--cache", cache, "--rope-theta", "10000", "-o", out]);
-    let about = ok(args!["inspect", f.path("static.speckv")]);
-    assert_eq!(about["predictors"].as_array().unwrap().len(), 1);
-    let profile = f.path("static.speckv");
-    ok(args!["compress", f.path("bf16.safetensors"), "--profile", profile, "-o", f.path("c.skv")]);
-    let profile = f.path("static.speckv");
+    let mut cache = Cache::read(&f.path("bf16.safetensors")).unwrap();
+    cache.token_ids = None;
+    cache.write(&f.path("no-ids.safetensors")).unwrap();
+    for (file, modes) in
+        [("no-ids", vec!["static ", "chain no-ids"]), ("bf16", vec!["static ", "chain no-ids", "chain ids"])]
+    {
+        let (cache, out) = (f.path(&format!("{file}.safetensors")), f.path("chain.speckv"));
+        ok(args!["build", "--cache", cache, "--rope-theta", "10000", "-o", out]);
+        let about = ok(args!["inspect", f.path("chain.speckv")]);
+        let word = |m: &serde_json::Value, key: &str| m[key].as_str().unwrap().to_owned();
+        let found: Vec<String> = about["predictors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| format!("{} {}", word(m, "predictor"), word(m, "precision")))
+            .collect();
+        assert_eq!(found, modes);
+        // A cache that the profile never saw, with ids that it partly never saw.
+        for (cache, best) in [("no-ids", "no-ids"), ("e4m3", "")] {
+            let cache = f.path(&format!("{cache}.safetensors"));
+            let profile = f.path("chain.speckv");
+            let args = args!["compress", cache.clone(), "--profile", profile, "-o", f.path("c.skv")];
+            if best.is_empty() {
+                fails(
+                    5,
+                    "has no predictor for e4m3 caches; it has: static (16-bit), chain no-ids (16-bit)",
+                    &f.path("c.skv"),
+                    args,
+                );
+                continue;
+            }
+            assert_eq!(ok(args)["precision"], best);
+            let profile = f.path("chain.speckv");
+            ok(args!["decompress", f.path("c.skv"), "--profile", profile, "-o", f.path("back.safetensors")]);
+            assert!(f.read("back.safetensors") == std::fs::read(cache).unwrap());
+        }
+    }
+    let profile = f.path("chain.speckv");
+    let report =
+        ok(args!["compress", f.path("bf16.safetensors"), "--profile", profile, "-o", f.path("c.skv")]);
+    assert_eq!((&report["predictor"], &report["precision"]), (&"chain".into(), &"ids".into()));
+    let profile = f.path("chain.speckv");
     ok(args!["decompress", f.path("c.skv"), "--profile", profile, "-o", f.path("back.safetensors")]);
     assert!(f.read("back.safetensors") == f.read("bf16.safetensors"));
+}
+
+#[test]
+fn every_precision_comes_back_and_others_are_refused_by_name() {
+    let f = Fixture::new();
+    let build = |out: &str, precisions: &str| {
+        args![
+            "build",
+            "--model",
+            f.path("model"),
+            "--text",
+            f.path("a.txt"),
+            f.path("b.txt"),
+            "--tokens",
+            "40",
+            "--sequences",
+            "3",
+            "--precisions",
+            precisions,
+            "-o",
+            f.path(out)
+        ]
+    };
+    ok(build("all.speckv", "all"));
+    fails(3, "there is no precision `w4a4`", &f.path("x.speckv"), build("x.speckv", "w4a4"));
+    fails(3, "build that too", &f.path("x.speckv"), build("x.speckv", "w8a8,w16a16-open"));
+    let compress = |cache: &str, predictor: &str, precision: &str| {
+        args![
+            "compress",
+            f.path(cache),
+            "--profile",
+            f.path("all.speckv"),
+            "--predictor",
+            predictor,
+            "--precision",
+            precision,
+            "-o",
+            f.path("c.skv")
+        ]
+    };
+    let drafts = ["w8a8+kv16", "w8a8", "w8a16+kv16", "w16a16", "w8a8+kv16-open"].map(|p| ("draft", p));
+    for (predictor, precision) in drafts.into_iter().chain([("chain", "ids"), ("chain", "no-ids")]) {
+        for cache in ["bf16.safetensors", "e4m3.safetensors"] {
+            let report = ok(compress(cache, predictor, precision));
+            assert_eq!((&report["predictor"], &report["precision"]), (&predictor.into(), &precision.into()));
+            let profile = f.path("all.speckv");
+            ok(args!["decompress", f.path("c.skv"), "--profile", profile, "-o", f.path("back.safetensors")]);
+            assert!(f.read("back.safetensors") == f.read(cache), "{cache} {predictor} {precision}");
+        }
+    }
+    // The default profile has one precision: the stream of another names what is missing.
+    let profile = f.path("profile.speckv");
+    let args = args![
+        "compress",
+        f.path("bf16.safetensors"),
+        "--profile",
+        profile,
+        "--precision",
+        "w16a16",
+        "-o",
+        f.path("d.skv")
+    ];
+    fails(5, "has no predictor of precision `w16a16`", &f.path("d.skv"), args);
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub struct ChunkEncoder {
     planes_expected: usize,
     token_ids: Option<Vec<u32>>,
     planes: Vec<PendingPlane>,
+    cost: u64,
     values: ValuesChecksum,
     scratch: Vec<u8>,
 }
@@ -59,9 +60,16 @@ impl ChunkEncoder {
             planes_expected,
             token_ids: token_ids.map(<[u32]>::to_vec),
             planes: Vec::new(),
+            cost: 0,
             values: ValuesChecksum::new(),
             scratch: Vec::new(),
         }
+    }
+
+    /// What the planes so far cost in 1/256 bit: their symbols' costs, or the width of their codes where they are stored raw. The chunk takes so much,
+    /// and beside it its fixed parts and what rounding the states adds (see `docs/format.md`, sections 6 and 8).
+    pub fn cost(&self) -> u64 {
+        self.cost
     }
 
     /// Adds the next plane as priced by its model: `symbols` and their `cost` as [`PlaneModel::price`] gives them. Stores
@@ -72,8 +80,8 @@ impl ChunkEncoder {
     /// [`Rule::Code`].
     pub fn push_symbols(&mut self, symbols: Vec<Symbol>, cost: u64, codes: &[u16]) -> Result<()> {
         check_size(symbols.len(), codes.len())?;
-        let raw = cost >= (codes.len() as u64 * u64::from(self.format.width())) << 8;
-        self.push(if raw { Vec::new() } else { symbols }, codes)
+        let raw = self.raw_cost(codes);
+        self.push(if cost >= raw { Vec::new() } else { symbols }, cost.min(raw), codes)
     }
 
     /// Adds the next plane without a model.
@@ -81,7 +89,7 @@ impl ChunkEncoder {
     /// # Errors
     /// [`Rule::PlaneCount`], [`Rule::PlaneSize`] or [`Rule::Code`].
     pub fn push_raw(&mut self, codes: &[u16]) -> Result<()> {
-        self.push(Vec::new(), codes)
+        self.push(Vec::new(), self.raw_cost(codes), codes)
     }
 
     /// Prices and adds the next plane.
@@ -95,7 +103,11 @@ impl ChunkEncoder {
         self.push_symbols(symbols, cost, codes)
     }
 
-    fn push(&mut self, symbols: Vec<Symbol>, codes: &[u16]) -> Result<()> {
+    fn raw_cost(&self, codes: &[u16]) -> u64 {
+        (codes.len() as u64 * u64::from(self.format.width())) << 8
+    }
+
+    fn push(&mut self, symbols: Vec<Symbol>, cost: u64, codes: &[u16]) -> Result<()> {
         if self.planes.len() >= self.planes_expected {
             return Err(plane_count(self.planes_expected, self.planes.len() + 1));
         }
@@ -111,6 +123,7 @@ impl ChunkEncoder {
         debug_assert!(symbols.iter().all(Symbol::is_valid));
         self.values.push(plane_checksum(self.format, codes, &mut self.scratch));
         self.planes.push(PendingPlane { symbols, codes: codes.to_vec() });
+        self.cost += cost;
         Ok(())
     }
 

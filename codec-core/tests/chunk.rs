@@ -67,6 +67,32 @@ fn a_full_plane_of_every_format_round_trips() {
     }
 }
 
+#[test]
+fn the_cost_is_what_the_words_take() {
+    let shape = Shape::gaussian();
+    for format in ElementFormat::ALL {
+        let mut random = Random(9);
+        let mut bad = good_plane(format, 64, 32);
+        bad.codes.iter_mut().for_each(|code| *code = (random.next() & ((1 << format.width()) - 1)) as u16);
+        let mut encoder = ChunkEncoder::new(format, 3, None);
+        assert_eq!(encoder.cost(), 0);
+        encoder.push_plane(&good_plane(format, 64, 32).model(&shape), &bad.codes).unwrap();
+        let raw = (bad.codes.len() as u64 * u64::from(format.width())) << 8;
+        assert_eq!(encoder.cost(), raw, "what would not shrink costs its width");
+        encoder.push_raw(&bad.codes).unwrap();
+        assert_eq!(encoder.cost(), 2 * raw);
+        let good = good_plane(format, 64, 32);
+        let price = good.model(&shape).price(&good.codes, &mut Vec::new()).unwrap();
+        encoder.push_plane(&good.model(&shape), &good.codes).unwrap();
+        assert!(price < raw);
+        assert_eq!(encoder.cost(), 2 * raw + price);
+        let bits = encoder.cost() / 256;
+        // One byte of modes and 32 states before the words; up to 16 bits of each state stand for words that were not written.
+        let words = (encoder.finish().unwrap().payload.len() as u64 - 1 - 128) * 8;
+        assert!((bits - 512..bits + 64).contains(&words), "{format:?}: {words} bits of words cost {bits}");
+    }
+}
+
 /// Means on the values and scales that fit: every code is cheap, whatever its bit pattern.
 fn good_plane(format: ElementFormat, tokens: usize, channels: usize) -> Plane {
     let mut random = Random(7);

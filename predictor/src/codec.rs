@@ -9,12 +9,12 @@ use speckv_codec_core::{
 };
 
 use crate::backend::Backend;
+use crate::chain::{Chain, LoadedChain};
 use crate::coding::CodingTables;
-use crate::data::Digits;
 use crate::draft::{Draft, Feedback, LoadedNet};
 use crate::error::Error;
 use crate::predict::{Predict, Units};
-use crate::profile::{Kind, Precision, ProfileFile};
+use crate::profile::{Embedded, Kind, Mode, Precision, ProfileFile};
 use crate::session::{Decode, Encode, Progress, Session};
 use crate::stat::Static;
 
@@ -29,8 +29,15 @@ pub struct LoadedMode<'a, B: Backend> {
     mode: usize,
     tables: CodingTables,
     steps: Vec<u64>,
-    means: Vec<[Vec<i32>; 2]>,
-    net: Option<(LoadedNet<B>, Vec<Feedback<B>>)>,
+    weights: Loaded<B>,
+}
+
+/// The weights of a predictor.
+enum Loaded<B: Backend> {
+    /// Means, `[layer][part]`.
+    Static(Vec<[Vec<i32>; 2]>),
+    Chain(LoadedChain<B>, Option<Embedded>),
+    Draft(LoadedNet<B>, Feedback<B>, Embedded),
 }
 
 impl<'a, B: Backend> LoadedMode<'a, B> {
@@ -44,38 +51,50 @@ impl<'a, B: Backend> LoadedMode<'a, B> {
     ) -> Result<Self, Error> {
         let d = &file.description;
         let mode = d.mode(kind, precision, format)?;
-        let width = d.kv_heads * d.head_dim;
-        let means = match kind {
-            Kind::Static => file
-                .i32s(&alloc::format!("mode.{mode}.mean"), &[d.layers, 2, width])?
-                .chunks_exact(2 * width)
-                .map(|m| [m[..width].to_vec(), m[width..].to_vec()])
-                .collect(),
-            Kind::Draft => Vec::new(),
-        };
-        let limit = crate::fixed::LIMIT as u32;
-        if means.iter().flatten().flatten().any(|m| m.unsigned_abs() > limit) {
-            return Err(Error::Profile(alloc::format!("mode {mode}: mean out of range")));
-        }
-        let net = match d.modes[mode].net {
-            Some(n) => Some((LoadedNet::load(b, file, n)?, Feedback::load(b, file, mode)?)),
-            None => None,
-        };
-        let steps = file.u64s("rope.steps", &[d.head_dim / 2])?;
-        Ok(LoadedMode { file, mode, tables: CodingTables::load(file, mode)?, steps, means, net })
-    }
-
-    fn predictor(&self) -> Result<Box<dyn Predict<B> + '_>, Error> {
-        let about = &self.file.description.modes[self.mode];
-        Ok(match (&self.net, about.net) {
-            (Some((net, feedback)), Some(index)) => {
-                let digits = Digits::from_count(about.residual_digits).unwrap_or(Digits::Two);
-                Box::new(Draft::new(self.file, index, digits, net, feedback, &self.steps)?)
+        let about = &d.modes[mode];
+        let weights = match (kind, about.net) {
+            (Kind::Draft, Some(n)) => Loaded::Draft(
+                LoadedNet::load(b, file, n)?,
+                Feedback::load(b, file, mode, n)?,
+                file.embedding()?,
+            ),
+            (Kind::Chain, _) => {
+                let embedding = about.ids.then(|| file.embedding()).transpose()?;
+                Loaded::Chain(LoadedChain::load(b, file, mode)?, embedding)
             }
             _ => {
-                Box::new(Static::new(self.means.clone(), self.file.description.head_dim, self.steps.clone()))
+                let width = d.kv_heads * d.head_dim;
+                let all = file.values(&alloc::format!("mode.{mode}.mean"), &[d.layers, 2, width])?;
+                let pair = |m: &[i32]| [m[..width].to_vec(), m[width..].to_vec()];
+                Loaded::Static(all.chunks_exact(2 * width).map(pair).collect())
             }
+        };
+        Ok(LoadedMode {
+            file,
+            mode,
+            tables: CodingTables::load(file, mode)?,
+            steps: file.u64s("rope.steps", &[d.head_dim / 2])?,
+            weights,
         })
+    }
+
+    fn about(&self) -> &Mode {
+        &self.file.description.modes[self.mode]
+    }
+
+    fn predictor(&self) -> Box<dyn Predict<B> + '_> {
+        let (file, mode, steps) = (self.file, self.mode, &self.steps);
+        match &self.weights {
+            Loaded::Draft(net, feedback, embedding) => {
+                Box::new(Draft::new(file, mode, embedding, net, feedback, steps))
+            }
+            Loaded::Chain(weights, embedding) => {
+                Box::new(Chain::new(file, mode, weights, embedding.as_ref(), steps))
+            }
+            Loaded::Static(means) => {
+                Box::new(Static::new(means.clone(), file.description.head_dim, steps.clone()))
+            }
+        }
     }
 
     /// A session at position 0 for caches with these scales (f32 bits, order layer, part, head; empty for 16-bit formats).
@@ -91,17 +110,27 @@ impl<'a, B: Backend> LoadedMode<'a, B> {
         } else {
             Units::from_scales(scales, scales.len() / (2 * d.layers), d.kv_heads)?
         };
-        Ok(Session::new(b, self.predictor()?, &self.tables, &d.exponents, d.geometry(), format, units))
+        Ok(Session::new(b, self.predictor(), &self.tables, &d.exponents, d.geometry(), format, units))
     }
 
     /// Whether the predictor needs token ids.
     pub fn needs_ids(&self) -> bool {
-        self.net.is_some()
+        self.about().ids
     }
 
     /// Whether the predictor needs the true codes of earlier tokens, not only their number.
     pub fn needs_past(&self) -> bool {
-        self.net.is_some()
+        self.about().kind == Kind::Draft
+    }
+
+    /// Refuses to start at token `first` what can only run from the beginning.
+    fn check_start(&self, first: usize) -> Result<(), Error> {
+        if first > 0 && self.needs_past() && !self.about().feedback {
+            return Err(Error::Input(alloc::format!(
+                "an open-loop draft learns nothing from the cache of earlier tokens: it starts at token 0, not at {first}"
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -170,7 +199,8 @@ pub fn compress<B: Backend>(
     progress: Progress<'_>,
 ) -> Result<Vec<u8>, Error> {
     check_geometry(mode.file, cache.geometry)?;
-    let about = &mode.file.description.modes[mode.mode];
+    mode.check_start(options.from)?;
+    let about = mode.about();
     if options.from >= cache.tokens {
         let (from, tokens) = (options.from, cache.tokens);
         return Err(Error::Input(alloc::format!(
@@ -205,14 +235,16 @@ pub fn compress<B: Backend>(
         }
         (None, true) => {
             return Err(Error::Input(alloc::format!(
-                "the {} predictor needs the cache's token ids and it has none; add `token_ids` or use the static predictor",
-                about.kind.name()
+                "the predictor `{} {}` needs the cache's token ids and it has none; add `token_ids` or use a predictor without",
+                about.kind.name(),
+                about.precision
             )));
         }
         (None, false) => &[],
     };
     let predictor = match about.kind {
         Kind::Static => PredictorKind::Static,
+        Kind::Chain => PredictorKind::Chain,
         Kind::Draft => PredictorKind::Draft,
     };
     let header = Header {
@@ -292,7 +324,7 @@ pub fn decompress<B: Backend>(
     let header = stream.header();
     check_stream(mode.file, header)?;
     check_geometry(mode.file, header.geometry)?;
-    let about = &mode.file.description.modes[mode.mode];
+    let about = mode.about();
     let asked = (kind_of(header)?, header.precision.as_str(), Precision::of(header.format));
     if asked != (about.kind, about.precision.as_str(), about.class) {
         return Err(Error::Mismatch(alloc::format!(
@@ -308,6 +340,7 @@ pub fn decompress<B: Backend>(
             .map_err(|_| Error::Input(alloc::format!("token {n} is beyond this machine's address space")))
     };
     let (first, tokens) = (place(header.first_token)?, place(header.tokens)?);
+    mode.check_start(first)?;
     let mut session = mode.session(b, header.format, &header.scales)?;
     if !mode.needs_past() {
         session.pass(first);
@@ -379,6 +412,7 @@ pub fn check_stream(file: &ProfileFile<'_>, header: &Header) -> Result<(), Error
 pub fn kind_of(header: &Header) -> Result<Kind, Error> {
     match header.predictor {
         PredictorKind::Static => Ok(Kind::Static),
+        PredictorKind::Chain => Ok(Kind::Chain),
         PredictorKind::Draft => Ok(Kind::Draft),
         other => Err(Error::Mismatch(alloc::format!(
             "the stream's predictor ({other:?}) is not one this program has"

@@ -9,6 +9,7 @@
 extern crate alloc;
 
 pub mod backend;
+pub mod chain;
 pub mod codec;
 pub mod coding;
 #[cfg(feature = "conformance")]
@@ -17,6 +18,7 @@ pub mod data;
 pub mod draft;
 pub mod error;
 pub mod fixed;
+pub mod layer;
 pub mod portable;
 pub mod predict;
 pub mod profile;
@@ -27,6 +29,7 @@ mod stat;
 #[cfg(feature = "conformance")]
 pub mod synthetic;
 pub mod tables;
+pub mod work;
 
 pub use backend::Backend;
 pub use error::Error;

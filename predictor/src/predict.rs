@@ -25,8 +25,10 @@ pub trait Predict<B: Backend> {
     fn past(&mut self, b: &B, layer: usize, key: B::Ints, value: B::Ints);
     /// log2 of the mean square of the layer's predicted keys and values, one column each, if they say anything about the scale of errors.
     fn powers(&self) -> Option<[&B::Ints; 2]>;
-    /// Whether token ids are needed.
-    fn needs_ids(&self) -> bool;
+    /// Whether anything may follow from the true values of earlier layers; else the scales of a layer's errors too are told by that layer alone.
+    fn learns(&self) -> bool {
+        true
+    }
 }
 
 /// Number of weights in a plane's token-scale regression, bias excluded.
@@ -78,6 +80,11 @@ impl<B: Backend> Energies<B> {
     pub fn end_layer(&mut self) {
         self.older = core::mem::take(&mut self.last);
         self.last = core::mem::take(&mut self.now);
+    }
+
+    /// Forgets all layers.
+    pub fn clear(&mut self) {
+        *self = Energies::default();
     }
 
     /// Scale offsets from features and weights (`TOKEN_FEATURES` weights and a bias in 1/16 octaves, 16 fractional bits).

@@ -175,7 +175,10 @@ impl<'a, B: Backend> Session<'a, B> {
                 }
             }
             self.predictor.end_layer(b, layer)?;
-            energies.end_layer();
+            match self.predictor.learns() {
+                true => energies.end_layer(),
+                false => energies.clear(),
+            }
             progress(self.position, layer);
         }
         self.position += tokens;

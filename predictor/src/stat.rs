@@ -65,8 +65,4 @@ impl<B: Backend> Predict<B> for Static {
     fn powers(&self) -> Option<[&B::Ints; 2]> {
         None
     }
-
-    fn needs_ids(&self) -> bool {
-        false
-    }
 }

@@ -1,7 +1,6 @@
 //! Small made-up profiles and caches, for tests of backends and programs: every tensor random, nothing learnt. What is predicted is nonsense, so
 //! what is coded exercises every path of coder and loop, and must come back all the same.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use speckv_codec_core::{ElementFormat, Geometry, Shape};
@@ -10,8 +9,20 @@ use crate::coding::CodingTables;
 use crate::data::{Digits, Weights};
 use crate::error::Error;
 use crate::fixed::Scale;
-use crate::profile::{Description, Kind, LayerExponents, Mode, Net, NetDigits, Precision, ProfileWriter};
+use crate::profile::{
+    Description, Embedding, Kind, LayerExponents, Mode, Net, NetDigits, Precision, ProfileWriter,
+};
 pub use crate::random::Random;
+
+/// The modes of a made-up profile: every kind of predictor, closed and open, on a network of its own tensors and on one that falls back on it.
+pub const MODES: [(Kind, &str); 6] = [
+    (Kind::Static, ""),
+    (Kind::Chain, "no-ids"),
+    (Kind::Chain, "ids"),
+    (Kind::Draft, "test"),
+    (Kind::Draft, "open"),
+    (Kind::Draft, "other"),
+];
 
 /// What a made-up profile looks like.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +91,7 @@ impl Make {
         }
     }
 
-    /// The profile's bytes: static and draft (`test`) modes for both classes of caches.
+    /// The profile's bytes: [`MODES`] for both classes of caches.
     pub fn profile(&self) -> Result<Vec<u8>, Error> {
         let (g, mut r, mut out) = (self.geometry, Random(self.seed), ProfileWriter::default());
         let (width, e) = (g.kv_heads * g.head_dim, 20);
@@ -95,18 +106,36 @@ impl Make {
             up: e,
             act: e,
         };
-        let mode = |kind, class, net| Mode {
+        let mode = |kind, precision: &str, class| Mode {
             kind,
-            precision: if net == Some(0) { "test".into() } else { String::new() },
+            precision: precision.into(),
             class,
-            net,
+            net: (kind == Kind::Draft).then_some(usize::from(precision == "other")),
             residual_digits: 2,
+            feedback: kind != Kind::Static && precision != "open",
+            base: None,
+            depth: if kind == Kind::Chain { 2 } else { 0 },
+            ids: kind == Kind::Draft || precision == "ids",
         };
-        let mut modes = Vec::new();
-        for class in [Precision::Fine, Precision::Coarse] {
-            modes.push(mode(Kind::Static, class, None));
-            modes.push(mode(Kind::Draft, class, Some(0)));
-        }
+        let modes = [Precision::Fine, Precision::Coarse]
+            .into_iter()
+            .flat_map(|class| MODES.map(|(kind, precision)| mode(kind, precision, class)))
+            .collect::<Vec<_>>();
+        let net = Net {
+            hidden: self.hidden,
+            heads: self.heads,
+            ffn: self.ffn,
+            base: None,
+            hidden_exponent: e,
+            wide: self.wide,
+            eps: (20000, -31),
+            qk_norm: self.qk_norm,
+            hadamard_o: 0,
+            hadamard_down: self.ffn.trailing_zeros(),
+            digits: NetDigits { kv: 2, q: d, o: d, gate_up: d, down: d, attention: d },
+            layers: alloc::vec![layer; g.layers],
+        };
+        let other = Net { base: Some(0), digits: NetDigits::new(1, 3 - d, 3 - d), ..net.clone() };
         let about = Description {
             version: 1,
             target: "made up".into(),
@@ -114,21 +143,15 @@ impl Make {
             kv_heads: g.kv_heads,
             head_dim: g.head_dim,
             exponents: alloc::vec![[e, e]; g.layers],
-            modes,
-            nets: alloc::vec![Net {
-                hidden: self.hidden,
-                heads: self.heads,
-                ffn: self.ffn,
-                vocab: self.vocab,
-                hidden_exponent: e,
-                wide: self.wide,
-                eps: (20000, -31),
-                qk_norm: self.qk_norm,
-                hadamard_o: 0,
-                hadamard_down: self.ffn.trailing_zeros(),
-                digits: NetDigits { kv: 2, q: d, o: d, gate_up: d, down: d, attention: d },
-                layers: alloc::vec![layer; g.layers],
-            }],
+            embedding: Some(Embedding {
+                rows: self.vocab,
+                width: self.hidden,
+                exponent: e,
+                listed: false,
+                eps: Some((20000, -31)),
+            }),
+            modes: modes.clone(),
+            nets: alloc::vec![net, other],
             fitted: serde_json::Value::Null,
         };
         out.u64s(
@@ -137,7 +160,7 @@ impl Make {
             &(0..g.head_dim / 2).map(|_| r.bits() >> 3).collect::<Vec<_>>(),
         );
         let embed = self.weights(&mut r, self.vocab, self.hidden, Digits::Two, e, false);
-        out.weights("net.0.embed", &embed);
+        out.weights("embed", &embed);
         for l in 0..g.layers {
             let name = |what: &str| alloc::format!("net.0.layers.{l}.{what}");
             let biased = !self.qk_norm;
@@ -147,6 +170,9 @@ impl Make {
             if self.qk_norm {
                 out.signed_scales(&name("key_norm"), &norm);
             }
+            // The other network has its own K and V projections in one digit, the rest from the first.
+            let kv = self.weights(&mut r, 2 * width, self.hidden, Digits::One, e, biased);
+            out.weights(&alloc::format!("net.1.layers.{l}.kv"), &kv);
             if l + 1 < g.layers {
                 let wide = self.heads * g.head_dim;
                 out.weights(&name("q"), &self.weights(&mut r, wide, self.hidden, self.digits, e, biased));
@@ -164,32 +190,42 @@ impl Make {
                 }
             }
         }
-        for m in 0..4 {
+        for (m, mode) in modes.iter().enumerate() {
             let mut tables = CodingTables::new(g, Shape::gaussian());
             tables.channel.iter_mut().for_each(|c| *c = 16 * 18 + r.around(24) as i16);
             tables.token.iter_mut().for_each(|t| *t = r.around(1 << 17) as i32);
             tables.save(&mut out, m);
-            if m % 2 == 0 {
-                let mean: Vec<i32> = (0..g.layers * 2 * width).map(|_| r.around(1 << e) as i32).collect();
-                out.i32s(&alloc::format!("mode.{m}.mean"), &[g.layers, 2, width], &mean);
-                continue;
+            let planes = if mode.feedback { 2 * g.kv_heads } else { 1 };
+            for what in ["mean", "bias"] {
+                let table: Vec<i32> = (0..g.layers * 2 * width).map(|_| r.around(1 << e) as i32).collect();
+                if mode.kind == Kind::Chain || mode.kind == Kind::Static && what == "mean" {
+                    out.i32s(&alloc::format!("mode.{m}.{what}"), &[g.layers, 2, width], &table);
+                }
             }
             for l in 0..g.layers {
-                let name = |what: &str| alloc::format!("mode.{m}.layers.{l}.{what}");
-                for j in 0..2 * g.kv_heads - 1 {
-                    let w = self.weights(
-                        &mut r,
-                        (2 * g.kv_heads - 1 - j) * g.head_dim,
+                let mut put = |what: &str, rows, cols, digits, exponent| {
+                    let w = self.weights(&mut r, rows, cols, digits, exponent, false);
+                    out.weights(&alloc::format!("mode.{m}.layers.{l}.{what}"), &w);
+                };
+                for j in 0..planes - 1 {
+                    put(
+                        &alloc::format!("regress.{j}"),
+                        (planes - 1 - j) * g.head_dim,
                         g.head_dim,
                         Digits::One,
                         -2,
-                        false,
                     );
-                    out.weights(&name(&alloc::format!("regress.{j}")), &w);
                 }
-                for part in ["gain.key", "gain.value"] {
-                    let rows = if l + 1 < g.layers { self.hidden } else { 0 };
-                    out.weights(&name(part), &self.weights(&mut r, rows, width, Digits::One, e - 5, false));
+                if mode.kind == Kind::Draft && mode.feedback && l + 1 < g.layers {
+                    put("gain.key", self.hidden, width, Digits::One, e - 5);
+                    put("gain.value", self.hidden, width, Digits::One, e - 5);
+                }
+                if mode.kind == Kind::Chain && mode.ids {
+                    put("embed", 2 * width, self.hidden, if l == 0 { Digits::Two } else { Digits::One }, e);
+                }
+                for i in 1..=mode.depth.min(l) {
+                    put(&alloc::format!("past.{i}.key"), 2 * width, width, Digits::One, e - 2);
+                    put(&alloc::format!("past.{i}.value"), 2 * width, width, Digits::One, e - 2);
                 }
             }
         }

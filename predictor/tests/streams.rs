@@ -8,10 +8,12 @@ use speckv_predictor::codec::{CacheView, Known, LoadedMode, Options, compress, d
 use speckv_predictor::core::{ElementFormat, Limits, Part};
 use speckv_predictor::data::Digits;
 use speckv_predictor::profile::{Kind, ProfileFile};
-use speckv_predictor::synthetic::{Make, Random};
+use speckv_predictor::synthetic::{MODES, Make, Random};
 
 const FORMATS: [ElementFormat; 4] =
     [ElementFormat::Bf16, ElementFormat::F16, ElementFormat::E4m3, ElementFormat::E5m2];
+
+const DRAFT: (Kind, &str) = (Kind::Draft, "test");
 
 struct Case {
     make: Make,
@@ -79,13 +81,12 @@ impl Case {
 
 fn with_mode(
     make: Make,
-    kind: Kind,
+    (kind, precision): (Kind, &str),
     format: ElementFormat,
     f: impl FnOnce(&Portable, &LoadedMode<'_, Portable>),
 ) {
     let (b, bytes) = (Portable::new(), make.profile().unwrap());
     let file = ProfileFile::parse(&bytes).unwrap();
-    let precision = if kind == Kind::Draft { "test" } else { "" };
     f(&b, &LoadedMode::load(&b, &file, kind, precision, format).unwrap());
 }
 
@@ -97,7 +98,7 @@ proptest! {
     fn random_caches_round_trip(
         seed: u64,
         format in 0usize..4,
-        draft: bool,
+        mode in prop::sample::select(MODES.to_vec()),
         qk_norm: bool,
         two: bool,
         wide in 0usize..=5,
@@ -107,8 +108,7 @@ proptest! {
         let digits = if two { Digits::Two } else { Digits::One };
         let make = Make { qk_norm, digits, wide, seed, ..Make::default() };
         let case = Case::new(make, FORMATS[format], tokens, seed);
-        let kind = if draft { Kind::Draft } else { Kind::Static };
-        with_mode(make, kind, case.format, |b, mode| {
+        with_mode(make, mode, case.format, |b, mode| {
             let options = Options { chunk_tokens: chunk, store_ids: true, from: 0 };
             let stream = case.compress(b, mode, options);
             case.check(b, mode, &stream, Known::default());
@@ -123,16 +123,16 @@ proptest! {
 
 #[test]
 fn every_chunk_decodes_alone_given_its_prefix() {
-    for kind in [Kind::Static, Kind::Draft] {
+    for mode in MODES.into_iter().filter(|m| m.1 != "open") {
         for format in [ElementFormat::Bf16, ElementFormat::E4m3] {
             let case = Case::new(Make::default(), format, 90, 7);
-            with_mode(case.make, kind, format, |b, mode| {
+            with_mode(case.make, mode, format, |b, mode| {
                 let bytes = case.compress(b, mode, Options { chunk_tokens: 17, store_ids: true, from: 0 });
                 let stream = parse(&bytes, &Limits::default()).unwrap();
                 assert_eq!(stream.directory().len(), 6);
                 for chunk in 0..6 {
                     let alone = stream.extract(chunk).unwrap();
-                    if kind == Kind::Static {
+                    if !mode.needs_past() {
                         case.check(b, mode, &alone, Known::default());
                     }
                     let prefix = |l, p, h, t: Range<usize>| case.codes(l, p, h, t);
@@ -145,9 +145,9 @@ fn every_chunk_decodes_alone_given_its_prefix() {
 
 #[test]
 fn appended_tokens_are_the_chunks_of_the_whole() {
-    for kind in [Kind::Static, Kind::Draft] {
+    for mode in MODES.into_iter().filter(|m| m.1 != "open") {
         let case = Case::new(Make::default(), ElementFormat::Bf16, 70, 11);
-        with_mode(case.make, kind, case.format, |b, mode| {
+        with_mode(case.make, mode, case.format, |b, mode| {
             let options = Options { chunk_tokens: 16, store_ids: true, from: 0 };
             let whole = case.compress(b, mode, options);
             let whole = parse(&whole, &Limits::default()).unwrap();
@@ -199,7 +199,7 @@ fn modes_and_limits_are_checked_before_work() {
 #[test]
 fn token_ids_can_stay_outside() {
     let case = Case::new(Make::default(), ElementFormat::Bf16, 40, 3);
-    with_mode(case.make, Kind::Draft, case.format, |b, mode| {
+    with_mode(case.make, DRAFT, case.format, |b, mode| {
         let bytes = case.compress(b, mode, Options { chunk_tokens: 16, store_ids: false, from: 0 });
         case.check(b, mode, &bytes, Known { ids: Some(&case.ids), prefix: None });
         let stream = parse(&bytes, &Limits::default()).unwrap();
@@ -216,7 +216,7 @@ fn token_ids_can_stay_outside() {
 #[test]
 fn damage_is_an_error_never_other_data() {
     let case = Case::new(Make::default(), ElementFormat::E4m3, 20, 5);
-    with_mode(case.make, Kind::Draft, case.format, |b, mode| {
+    with_mode(case.make, DRAFT, case.format, |b, mode| {
         let good = case.compress(b, mode, Options { chunk_tokens: 8, store_ids: true, from: 0 });
         let refused = |bytes: &[u8]| match parse(bytes, &Limits::default()) {
             Err(_) => true,
@@ -272,14 +272,8 @@ fn damaged_profiles_are_refused_or_harmless() {
     let b = Portable::new();
     let load = |bytes: &[u8]| -> Result<(), speckv_predictor::Error> {
         let file = ProfileFile::parse(bytes)?;
-        for kind in [Kind::Static, Kind::Draft] {
-            LoadedMode::load(
-                &b,
-                &file,
-                kind,
-                if kind == Kind::Draft { "test" } else { "" },
-                ElementFormat::Bf16,
-            )?;
+        for (kind, precision) in MODES {
+            LoadedMode::load(&b, &file, kind, precision, ElementFormat::Bf16)?;
         }
         Ok(())
     };
@@ -309,8 +303,8 @@ fn predictions_have_not_changed() {
         let make =
             Make { digits, qk_norm: i < 2, wide: 5 * (i % 2), seed: 100 + i as u64, ..Make::default() };
         let case = Case::new(make, format, 70, i as u64);
-        for kind in [Kind::Static, Kind::Draft] {
-            with_mode(make, kind, format, |b, mode| {
+        for mode in MODES {
+            with_mode(make, mode, format, |b, mode| {
                 let stream = case.compress(b, mode, Options { chunk_tokens: 32, store_ids: true, from: 0 });
                 digests.push(blake3::hash(&stream).to_hex()[..16].to_string());
             });
@@ -319,14 +313,70 @@ fn predictions_have_not_changed() {
     assert_eq!(digests, GOLDEN);
 }
 
-/// static, draft of bf16; of f16; of e4m3; of e5m2.
-const GOLDEN: [&str; 8] = [
-    "f8158c9bf0e7d7e4",
-    "19d3b13d7f8004df",
-    "783f5992818129b8",
-    "af1facd76b1ad78d",
-    "70a447fd71e08f4d",
-    "0ceb14f28737b46f",
-    "529753685bc2d009",
-    "1094cafdfa24ccce",
+/// The modes in order, of bf16; of f16; of e4m3; of e5m2.
+const GOLDEN: [&str; 24] = [
+    "c32af4df4c9be7d3",
+    "871e5a66debeb402",
+    "989925e8364fa2f6",
+    "0793d815d89d6a96",
+    "4315945a14404bc2",
+    "28764b09980d4843",
+    "89f210470ca6c367",
+    "8057a4ceaceac05f",
+    "ced8a7e255c13d3a",
+    "1c7912c4b93c9837",
+    "d5734f50cc21981f",
+    "59eaeeef624976f4",
+    "b7d6ce8513a7699a",
+    "a7c2d433f8127982",
+    "925da5a7715c27bd",
+    "5e6bd5308ba81b89",
+    "59c190b5b244f9ca",
+    "3d525dd7b9031f1b",
+    "100c0c0f3f6023b2",
+    "998af4b0e7f34d6c",
+    "91ad67f5b9202c16",
+    "e5d95aea8683d327",
+    "b3efa1c3536aed9a",
+    "5b873914315c1a78",
 ];
+
+#[test]
+fn an_open_loop_starts_at_the_beginning() {
+    let case = Case::new(Make::default(), ElementFormat::Bf16, 40, 3);
+    with_mode(case.make, (Kind::Draft, "open"), case.format, |b, mode| {
+        let bytes = case.compress(b, mode, Options { chunk_tokens: 16, store_ids: true, from: 0 });
+        case.check(b, mode, &bytes, Known::default());
+        let stream = parse(&bytes, &Limits::default()).unwrap();
+        let alone = stream.extract(1).unwrap();
+        let alone = parse(&alone, &Limits::default()).unwrap();
+        let prefix = |l, p, h, t: Range<usize>| case.codes(l, p, h, t);
+        let known = Known { ids: None, prefix: Some(&prefix) };
+        let error = decompress(b, mode, &alone, known, &mut |_, _, _, _, _| {}, &mut |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("starts at token 0"), "{error}");
+    });
+}
+
+/// Random bits cannot be compressed; nor may they cost more than a hundredth over the cache file's own bytes.
+#[test]
+fn noise_costs_hardly_more_than_raw() {
+    let make = Make {
+        geometry: speckv_predictor::core::Geometry { layers: 3, kv_heads: 2, head_dim: 64 },
+        ..Make::default()
+    };
+    for format in FORMATS {
+        let mut case = Case::new(make, format, 256, 21);
+        let mut r = Random(5);
+        let mask = ((1u32 << format.width()) - 1) as u16;
+        case.planes.iter_mut().flatten().for_each(|c| *c = r.bits() as u16 & mask);
+        let raw = case.planes.iter().map(|p| p.len() * format.bytes()).sum::<usize>()
+            + 4 * (case.ids.len() + case.scales.len());
+        for mode in MODES {
+            with_mode(make, mode, format, |b, mode| {
+                let stream = case.compress(b, mode, Options::default());
+                assert!(stream.len() * 100 <= raw * 101, "{format:?}: {} of {raw}", stream.len());
+                case.check(b, mode, &stream, Known::default());
+            });
+        }
+    }
+}

@@ -1,10 +1,23 @@
 //! Rounding to fp8, as serving engines with an fp8 KV cache do it: to nearest even, saturating, one scale
-//! per layer and part.
+//! per layer and part or per layer, part and head.
 
 use speckv_codec_core::ElementFormat;
 
 use super::{Cache, PARTS, is_fp8, is_scale};
 use crate::error::{Error, Result};
+
+/// fp8 scales `[layer][part]`: one, or one per KV head.
+pub type Scales = Vec<[Vec<f32>; 2]>;
+
+/// How many values share an fp8 scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ScalePer {
+    /// All heads of a layer's keys, or values.
+    #[default]
+    Part,
+    /// One head of them.
+    Head,
+}
 
 /// Layout of one fp8 format.
 struct Layout {
@@ -81,62 +94,72 @@ fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits(((exponent + 127) as u32) << 23)
 }
 
-/// One scale per `[layer][part]` that maps the largest magnitude found in any of `caches` to the largest
-/// finite number of `format`: amax / 448 for E4m3, amax / 57344 for E5m2.
+/// Scales that map the largest magnitude found in any of `caches` to the largest finite number of `format`: amax / 448 for E4m3,
+/// amax / 57344 for E5m2.
 ///
-/// A part that is zero throughout gets the scale 1. The caches must share one geometry and be finite.
-pub fn fp8_scales(format: ElementFormat, caches: &[&Cache]) -> Result<Vec<[f32; 2]>> {
+/// What is zero throughout gets the scale 1. The caches must share one geometry and be finite.
+pub fn fp8_scales(format: ElementFormat, caches: &[&Cache], per: ScalePer) -> Result<Scales> {
     check_format(format)?;
     let Some(first) = caches.first() else {
         return Err(Error::Argument("fp8 scales need at least one cache".to_owned()));
     };
-    let mut amax = vec![[0.0f32; 2]; first.layers];
+    let lists = if per == ScalePer::Head { first.kv_heads } else { 1 };
+    let mut amax: Scales = vec![[vec![0.0; lists], vec![0.0; lists]]; first.layers];
     for cache in caches {
         cache.check()?;
-        if cache.layers != first.layers {
+        let shape = (cache.layers, cache.kv_heads);
+        if shape != (first.layers, first.kv_heads) {
             return Err(Error::Argument(format!(
-                "fp8 scales: expected caches of {} layers, found {}",
-                first.layers, cache.layers
+                "fp8 scales: expected caches of {} layers and {} heads, found {} and {}",
+                first.layers, first.kv_heads, shape.0, shape.1
             )));
         }
         for (layer, pair) in amax.iter_mut().enumerate() {
             for (part, most) in pair.iter_mut().enumerate() {
-                for value in cache.values(layer, part) {
-                    if !value.is_finite() {
-                        return Err(Error::Argument(format!(
-                            "fp8 scales: layers.{layer}.{} holds {value}",
-                            PARTS[part]
-                        )));
-                    }
-                    *most = most.max(value.abs());
+                let values = cache.values(layer, part);
+                if let Some(value) = values.iter().find(|v| !v.is_finite()) {
+                    return Err(Error::Argument(format!(
+                        "fp8 scales: layers.{layer}.{} holds {value}",
+                        PARTS[part]
+                    )));
+                }
+                let run = values.len().div_ceil(lists).max(1);
+                for (most, values) in most.iter_mut().zip(values.chunks(run)) {
+                    *most = values.iter().fold(*most, |m, v| m.max(v.abs()));
                 }
             }
         }
     }
     let largest = layout(format).max;
     // A subnormal amax could otherwise divide down to a scale of zero.
-    let scale = |amax: f32| if amax == 0.0 { 1.0 } else { (amax / largest).max(f32::MIN_POSITIVE) };
-    Ok(amax.into_iter().map(|pair| pair.map(scale)).collect())
+    let scale =
+        |amax: &mut f32| *amax = if *amax == 0.0 { 1.0 } else { (*amax / largest).max(f32::MIN_POSITIVE) };
+    amax.iter_mut().flatten().flatten().for_each(scale);
+    Ok(amax)
+}
+
+/// Rounds heads of equal length, each with its scale (or all with the one there is): the codes.
+pub(crate) fn encode(format: ElementFormat, values: &[f32], scales: &[f32]) -> Vec<u8> {
+    let run = values.len().div_ceil(scales.len().max(1)).max(1);
+    let heads = values.chunks(run).zip(scales);
+    heads.flat_map(|(head, scale)| head.iter().map(move |v| encode_fp8(format, v / scale))).collect()
 }
 
 impl Cache {
     /// The same cache in fp8: every code is the one nearest to value / scale (divided in f32), ties to even,
-    /// saturating. `scales` holds one scale per `[layer][part]`.
-    pub fn to_fp8(&self, format: ElementFormat, scales: &[[f32; 2]]) -> Result<Cache> {
+    /// saturating. See [`fp8_scales`].
+    pub fn to_fp8(&self, format: ElementFormat, scales: &[[Vec<f32>; 2]]) -> Result<Cache> {
         check_format(format)?;
         self.check()?;
-        check_scales(scales, self.layers)?;
+        check_scales(scales, self.layers, self.kv_heads)?;
         let mut planes = Vec::with_capacity(self.layers);
         for (layer, pair) in scales.iter().enumerate() {
-            let part = |part: usize| -> Vec<u8> {
-                self.values(layer, part).into_iter().map(|v| encode_fp8(format, v / pair[part])).collect()
-            };
-            planes.push([part(0), part(1)]);
+            planes.push([0, 1].map(|part| encode(format, &self.values(layer, part), &pair[part])));
         }
         Ok(Cache {
             format,
             planes,
-            scales: Some(scales.iter().map(|pair| pair.map(|s| vec![s])).collect()),
+            scales: Some(scales.to_vec()),
             token_ids: self.token_ids.clone(),
             ..*self
         })
@@ -151,8 +174,8 @@ pub(crate) fn check_format(format: ElementFormat) -> Result<()> {
     Err(Error::Argument(format!("expected the format E4m3 or E5m2, found {format:?}")))
 }
 
-/// Refuses a list that is not one finite positive scale per `[layer][part]`.
-pub(crate) fn check_scales(scales: &[[f32; 2]], layers: usize) -> Result<()> {
+/// Refuses a list that is not one finite positive scale, or one per head, for each `[layer][part]`.
+pub(crate) fn check_scales(scales: &[[Vec<f32>; 2]], layers: usize, kv_heads: usize) -> Result<()> {
     if scales.len() != layers {
         return Err(Error::Argument(format!(
             "expected fp8 scales of {layers} layers, found {}",
@@ -160,8 +183,14 @@ pub(crate) fn check_scales(scales: &[[f32; 2]], layers: usize) -> Result<()> {
         )));
     }
     for (layer, pair) in scales.iter().enumerate() {
-        for (part, &scale) in PARTS.iter().zip(pair) {
-            if !is_scale(scale) {
+        for (part, list) in PARTS.iter().zip(pair) {
+            if list.len() != 1 && list.len() != kv_heads {
+                return Err(Error::Argument(format!(
+                    "layers.{layer}.{part}_scale: expected 1 or {kv_heads} scales, found {}",
+                    list.len()
+                )));
+            }
+            if let Some(scale) = list.iter().find(|s| !is_scale(**s)) {
                 return Err(Error::Argument(format!(
                     "layers.{layer}.{part}_scale: expected a finite scale above 0, found {scale}"
                 )));

@@ -8,8 +8,8 @@ mod fp8;
 use crate::error::{Error, Result};
 use speckv_codec_core::ElementFormat;
 
-pub(crate) use fp8::{check_format, check_scales};
-pub use fp8::{decode_fp8, encode_fp8, fp8_scales};
+pub use fp8::{ScalePer, Scales, decode_fp8, encode_fp8, fp8_scales};
+pub(crate) use fp8::{check_format, check_scales, encode};
 
 /// Index of the keys in a layer's pair of parts.
 pub const KEY: usize = 0;
@@ -113,15 +113,17 @@ impl Cache {
             }
         };
         if let Some(scales) = &self.scales {
-            let list = &scales[layer][part];
-            let head_len = (self.tokens * self.head_dim).max(1);
-            for (head, chunk) in values.chunks_mut(head_len).enumerate() {
-                let scale = if list.len() == 1 { list[0] } else { list[head] };
-                chunk.iter_mut().for_each(|v| *v *= scale);
-            }
+            multiply(&mut values, &scales[layer][part]);
         }
         values
     }
+}
+
+/// Multiplies heads of equal length, each by its scale, or all by the one there is.
+pub(crate) fn multiply(values: &mut [f32], scales: &[f32]) {
+    let run = values.len().div_ceil(scales.len().max(1)).max(1);
+    let heads = values.chunks_mut(run).zip(scales);
+    heads.for_each(|(head, scale)| head.iter_mut().for_each(|v| *v *= scale));
 }
 
 /// The parts' names in cache files, by index.

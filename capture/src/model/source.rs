@@ -125,6 +125,18 @@ impl ModelSource {
     }
 }
 
+impl ModelConfig {
+    /// Reads the shape alone, which needs no weights: a Hugging Face folder, its `config.json`, or a `.gguf` file.
+    pub fn read(path: &Path) -> Result<Self> {
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
+            return Gguf::open(path)?.config();
+        }
+        let file = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
+        let text = std::fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
+        hf_config::parse(&file, &text)
+    }
+}
+
 /// Maps a file for reading.
 pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, Device, Storage, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
+use super::arithmetic::Arithmetic;
 use super::ops;
 use crate::error::{Error, Result};
 
@@ -34,15 +35,18 @@ impl Linear {
     }
 
     /// `x`, `[tokens, inputs]`, to `[tokens, outputs]`: summed in f32, bias added, then rounded once.
-    pub(super) fn apply(&self, x: &[f32]) -> Result<Vec<f32>> {
+    pub(super) fn apply(&self, x: &[f32], arithmetic: Arithmetic) -> Result<Vec<f32>> {
         let tokens = x.len() / self.inputs;
-        let x = Tensor::from_slice(x, (tokens, self.inputs), &Device::Cpu)?;
+        let mut x = x.to_vec();
+        arithmetic.round_activations(&mut x, self.inputs);
+        let x = Tensor::from_vec(x, (tokens, self.inputs), &Device::Cpu)?;
         let mut y = vec![0.0f32; tokens * self.outputs];
-        let slab_rows = (SLAB / self.inputs).clamp(1, self.outputs);
+        let slab_rows = arithmetic.whole_blocks((SLAB / self.inputs).clamp(1, self.outputs));
         for (slab, weights) in self.weight.chunks(slab_rows * self.inputs).enumerate() {
             let first = slab * slab_rows;
             let rows = weights.len() / self.inputs;
-            let wide: Vec<f32> = weights.par_iter().with_min_len(1 << 14).map(|w| w.to_f32()).collect();
+            let mut wide: Vec<f32> = weights.par_iter().with_min_len(1 << 14).map(|w| w.to_f32()).collect();
+            arithmetic.round_weights(&mut wide, self.inputs);
             let w = Tensor::from_vec(wide, (rows, self.inputs), &Device::Cpu)?;
             let product = x.matmul(&w.t()?)?;
             let bias = self.bias.as_ref().map(|b| &b[first..first + rows]);

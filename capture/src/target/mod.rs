@@ -4,6 +4,7 @@
 //! every sum inside one operation is kept in f32. Numbers are held as f32 whose values are bf16 values, since
 //! CPUs multiply f32 matrices fast everywhere; only the order of the sums then differs from a GPU's.
 
+mod arithmetic;
 mod attention;
 mod linear;
 mod ops;
@@ -12,6 +13,7 @@ mod weights;
 use crate::cache::{self, Cache};
 use crate::error::{Error, Result};
 use crate::model::{ModelConfig, ModelSource};
+pub use arithmetic::Arithmetic;
 use ops::RopeTable;
 use speckv_codec_core::ElementFormat;
 use weights::Weights;
@@ -27,8 +29,8 @@ pub enum CacheMode {
     Fp8 {
         /// E4m3 or E5m2.
         format: ElementFormat,
-        /// One scale per `[layer][part]`; see [`cache::fp8_scales`].
-        scales: Vec<[f32; 2]>,
+        /// See [`cache::fp8_scales`].
+        scales: cache::Scales,
     },
 }
 
@@ -37,6 +39,8 @@ pub enum CacheMode {
 pub struct RunOptions {
     /// How keys and values are kept.
     pub cache: CacheMode,
+    /// What the projections compute in; a target itself is run in the default.
+    pub arithmetic: Arithmetic,
     /// Whether to compute the logits of the last position. Without them the last layer stops at its keys and
     /// values.
     pub logits: bool,
@@ -103,7 +107,7 @@ impl Target {
     ) -> Result<Run> {
         let c = &self.config;
         self.check(ids, options)?;
-        let tokens = ids.len();
+        let (tokens, arithmetic) = (ids.len(), options.arithmetic);
         let rope = RopeTable::new(&c.rope, c.head_dim, tokens);
         let mut hidden = self.weights.embedding.rows(ids);
         let mut kept_hidden = options.hidden.then(|| Vec::with_capacity(c.layers));
@@ -111,8 +115,8 @@ impl Target {
 
         for (layer, w) in self.weights.layers.iter().enumerate() {
             let normed = ops::rms_norm(&hidden, &w.input_norm, c.rms_eps);
-            let mut keys = w.k.apply(&normed)?;
-            let mut values = w.v.apply(&normed)?;
+            let mut keys = w.k.apply(&normed, arithmetic)?;
+            let mut values = w.v.apply(&normed, arithmetic)?;
             if let Some(norm) = &w.k_norm {
                 keys = ops::rms_norm(&keys, norm, c.rms_eps);
             }
@@ -128,7 +132,7 @@ impl Target {
                 break;
             }
 
-            let mut queries = w.q.apply(&normed)?;
+            let mut queries = w.q.apply(&normed, arithmetic)?;
             drop(normed);
             if let Some(norm) = &w.q_norm {
                 queries = ops::rms_norm(&queries, norm, c.rms_eps);
@@ -136,12 +140,12 @@ impl Target {
             rope.apply(&mut queries, c.heads);
             let attended = attention::attend(c, &queries, &keys, &values)?;
             drop(queries);
-            ops::add(&mut hidden, &w.o.apply(&attended)?);
+            ops::add(&mut hidden, &w.o.apply(&attended, arithmetic)?);
             for block in hidden.chunks_mut(MLP_TOKENS * c.hidden) {
                 let normed = ops::rms_norm(block, &w.post_norm, c.rms_eps);
-                let mut inner = w.gate.apply(&normed)?;
-                ops::silu_times(&mut inner, &w.up.apply(&normed)?);
-                ops::add(block, &w.down.apply(&inner)?);
+                let mut inner = w.gate.apply(&normed, arithmetic)?;
+                ops::silu_times(&mut inner, &w.up.apply(&normed, arithmetic)?);
+                ops::add(block, &w.down.apply(&inner, arithmetic)?);
             }
         }
 
@@ -149,15 +153,13 @@ impl Target {
             true => {
                 let last = &hidden[(tokens - 1) * c.hidden..];
                 let normed = ops::rms_norm(last, &self.weights.final_norm, c.rms_eps);
-                Some(self.weights.output().apply(&normed)?)
+                Some(self.weights.output().apply(&normed, Arithmetic::Bf16)?)
             }
             false => None,
         };
         let (format, scales) = match &options.cache {
             CacheMode::Exact => (ElementFormat::Bf16, None),
-            CacheMode::Fp8 { format, scales } => {
-                (*format, Some(scales.iter().map(|pair| pair.map(|s| vec![s])).collect()))
-            }
+            CacheMode::Fp8 { format, scales } => (*format, Some(scales.clone())),
         };
         let cache = Cache {
             format,
@@ -182,7 +184,7 @@ impl Target {
         }
         if let CacheMode::Fp8 { format, scales } = &options.cache {
             cache::check_format(*format)?;
-            cache::check_scales(scales, self.config.layers)?;
+            cache::check_scales(scales, self.config.layers, self.config.kv_heads)?;
         }
         Ok(())
     }
@@ -195,11 +197,10 @@ fn store(mode: &CacheMode, layer: usize, keys: &mut [f32], values: &mut [f32]) -
             numbers.iter().flat_map(|x| half::bf16::from_f32(*x).to_bits().to_le_bytes()).collect()
         }
         CacheMode::Fp8 { format, scales } => {
-            let scale = scales[layer][part];
-            let codes: Vec<u8> = numbers.iter().map(|x| cache::encode_fp8(*format, x / scale)).collect();
-            for (number, &code) in numbers.iter_mut().zip(&codes) {
-                *number = ops::bf16(cache::decode_fp8(*format, code) * scale);
-            }
+            let codes = cache::encode(*format, numbers, &scales[layer][part]);
+            numbers.iter_mut().zip(&codes).for_each(|(x, &code)| *x = cache::decode_fp8(*format, code));
+            cache::multiply(numbers, &scales[layer][part]);
+            numbers.iter_mut().for_each(|x| *x = ops::bf16(*x));
             codes
         }
     };

@@ -17,7 +17,7 @@ use crate::{backend, caches, tokens};
 ///
 /// The profile is all that compressing and decompressing need; the model itself is not needed again. Texts should be
 /// like those the model will serve: 32 sequences of 1024 tokens are enough, other ones are predicted nearly as well.
-/// From caches alone, without the model's weights, only the `static` predictor can be fitted.
+/// From caches alone, without the model's weights, the predictors `static` and `chain` can be fitted.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
@@ -36,15 +36,20 @@ pub struct Args {
     /// Sequences, taken from the texts in turn, from their beginning
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     sequences: u32,
-    /// Captured caches of one format to fit to instead of texts (static predictor only)
+    /// Captured caches of one format to fit to instead of texts (predictors static and chain; ids if all of them have token ids)
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "text")]
     cache: Vec<PathBuf>,
     /// With --cache and no --model: the model's rope_theta
     #[arg(long, value_name = "THETA", requires = "cache", conflicts_with = "model")]
     rope_theta: Option<f64>,
-    /// Leave the draft network out: a small profile with the static predictor only
+    /// Precisions of the draft to fit, the first being the default one: w8a8+kv16, w8a8, w8a16+kv16, w16a16, each also with -open at its
+    /// end (open loop: from token ids alone); `all` for all closed loops and the first one's open loop
+    #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',', default_values_t = Options::default().precisions,
+          conflicts_with = "no_draft")]
+    precisions: Vec<String>,
+    /// Leave the draft network out: a smaller profile with the predictors static and chain
     #[arg(long)]
-    static_only: bool,
+    no_draft: bool,
     /// Name of the target, for messages [default: that of the model's folder or file]
     #[arg(long)]
     name: Option<String>,
@@ -60,7 +65,7 @@ const EXAMPLES: &str = "\
 Examples:
   speckv build --model SmolLM2-135M/ --text prose.txt code.txt -o smol.speckv
   speckv build --model smollm2-q4_1.gguf --text prose.txt --sequences 8 --tokens 512 -o quick.speckv
-  speckv build --cache a.safetensors b.safetensors --rope-theta 100000 -o static.speckv
+  speckv build --cache a.safetensors b.safetensors --rope-theta 100000 -o chain.speckv
       without the model; its config.json tells rope_theta";
 
 pub fn run(args: &Args, output: &Output) -> Result<()> {
@@ -74,7 +79,12 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         .collect();
     let file = OutputFile::create(&args.output, &inputs)?;
     let backend = backend::open()?;
-    let options = Options { name: name(args), draft: !args.static_only, seed: args.seed };
+    let precisions = match args.precisions.as_slice() {
+        _ if args.no_draft => Vec::new(),
+        [all] if all == "all" => Options::all_precisions(),
+        some => some.to_vec(),
+    };
+    let options = Options { name: name(args), precisions, seed: args.seed };
     let since = Instant::now();
     let mut bar = output.bar("build", 1);
     let mut stage = String::new();

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use serde_json::json;
-use speckv_capture::cache::fp8_scales;
+use speckv_capture::cache::{ScalePer, Scales, fp8_scales};
 use speckv_capture::{Cache, CacheMode, ElementFormat, ModelSource, RunOptions, Target};
 
 use crate::error::{Error, Result};
@@ -44,6 +44,9 @@ pub struct Args {
     /// fp8 scales: those of an fp8 cache file, or what bf16 cache files would need
     #[arg(long, value_name = "CACHE", num_args = 1..)]
     scales_from: Vec<PathBuf>,
+    /// fp8 scales per head, not only per layer and part
+    #[arg(long)]
+    scale_per_head: bool,
     /// Round a finished bf16 cache to fp8, instead of letting the model attend to its fp8 cache
     #[arg(long)]
     round_after: bool,
@@ -78,8 +81,10 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         Format::E5m2 => ElementFormat::E5m2,
     };
     let fp8 = format.width() == 8;
-    if !fp8 && (args.round_after || !args.scales_from.is_empty()) {
-        return Err(Error::usage("--round-after and --scales-from need --format e4m3 or e5m2, found bf16"));
+    if !fp8 && (args.round_after || args.scale_per_head || !args.scales_from.is_empty()) {
+        return Err(Error::usage(
+            "--round-after, --scale-per-head and --scales-from need --format e4m3 or e5m2, found bf16",
+        ));
     }
     let named = [&args.text, &args.ids, &args.tokenizer].into_iter().flatten().chain(&args.scales_from);
     let inputs: Vec<&Path> = named.chain([&args.model]).map(PathBuf::as_path).collect();
@@ -91,14 +96,15 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let cache = if !fp8 {
         capture(&target, &ids, CacheMode::Exact, output)?
     } else {
-        let known = scales_from(&args.scales_from, format)?;
+        let per = if args.scale_per_head { ScalePer::Head } else { ScalePer::Part };
+        let known = scales_from(&args.scales_from, format, per)?;
         let exact = match known.is_none() || args.round_after {
             true => Some(capture(&target, &ids, CacheMode::Exact, output)?),
             false => None,
         };
         let scales = match (known, &exact) {
             (Some(known), _) => known,
-            (None, Some(exact)) => fp8_scales(format, &[exact])?,
+            (None, Some(exact)) => fp8_scales(format, &[exact], per)?,
             (None, None) => Vec::new(),
         };
         match exact.filter(|_| args.round_after) {
@@ -158,8 +164,8 @@ fn prompt(args: &Args, source: &ModelSource) -> Result<Vec<u32>> {
     Ok(left[..wanted].to_vec())
 }
 
-/// One scale per layer and part, if any files were named.
-fn scales_from(paths: &[PathBuf], format: ElementFormat) -> Result<Option<Vec<[f32; 2]>>> {
+/// The scales of the files named, if any: those of an fp8 cache as they are, or what 16-bit caches would need.
+fn scales_from(paths: &[PathBuf], format: ElementFormat, per: ScalePer) -> Result<Option<Scales>> {
     let caches = paths.iter().map(|path| caches::read(path)).collect::<Result<Vec<_>>>()?;
     match (caches.as_slice(), paths) {
         ([], _) => Ok(None),
@@ -167,16 +173,11 @@ fn scales_from(paths: &[PathBuf], format: ElementFormat) -> Result<Option<Vec<[f
             let Some(scales) = &one.scales else {
                 return Err(Error::input("expected fp8 scales, found none").of(path));
             };
-            if scales.iter().flatten().any(|list| list.len() != 1) {
-                return Err(
-                    Error::input("expected one scale per layer and part, found one per head").of(path)
-                );
-            }
             if one.format != format {
                 let message = format!("expected scales for {}, found {}", format.name(), one.format.name());
                 return Err(Error::mismatch(message).of(path));
             }
-            Ok(Some(scales.iter().map(|pair| [pair[0][0], pair[1][0]]).collect()))
+            Ok(Some(scales.clone()))
         }
         (many, _) => {
             if let Some(i) = many.iter().position(|c| c.format.width() == 8) {
@@ -184,7 +185,7 @@ fn scales_from(paths: &[PathBuf], format: ElementFormat) -> Result<Option<Vec<[f
                     "expected a bf16 or f16 cache beside other files, found fp8: its scales are fixed";
                 return Err(Error::input(message).of(&paths[i]));
             }
-            Ok(Some(fp8_scales(format, &many.iter().collect::<Vec<_>>())?))
+            Ok(Some(fp8_scales(format, &many.iter().collect::<Vec<_>>(), per)?))
         }
     }
 }

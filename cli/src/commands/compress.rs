@@ -71,16 +71,17 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let (format, has_ids) = (cache.format, cache.token_ids.is_some());
     let (kind, precision) =
         profile::pick(&profile, args.predictor, args.precision.as_deref(), format, has_ids)?;
-    if args.predictor == Choice::Auto && kind == Kind::Static && !has_ids {
-        output.note(
-            "the cache file has no token_ids: using `static`; `draft` needs them and stores far fewer bits",
-        );
+    if args.predictor == Choice::Auto && kind != Kind::Draft && !has_ids {
+        output.note(format!(
+            "the cache file has no token_ids: using `{}`; `draft` needs them and stores far fewer bits",
+            kind.name()
+        ));
     }
     let backend = backend::open()?;
     let mode = LoadedMode::load(&backend, &profile, kind, &precision, format)?;
     if mode.needs_ids() && !has_ids {
         return Err(Error::mismatch(format!(
-            "the {} predictor needs token ids: expected `token_ids` in {}, found none; add them or use --predictor static",
+            "the predictor `{} {precision}` needs token ids: expected `token_ids` in {}, found none; add them or use --predictor chain",
             kind.name(),
             args.cache.display()
         )));

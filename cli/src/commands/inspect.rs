@@ -152,7 +152,13 @@ fn profile(path: &Path, input: &Input, output: &Output) -> Result<()> {
     let modes: Vec<Value> = d
         .modes
         .iter()
-        .map(|m| json!({ "predictor": m.kind.name(), "precision": m.precision, "caches": class(m) }))
+        .enumerate()
+        .map(|(i, m)| {
+            json!({
+                "predictor": m.kind.name(), "precision": m.precision, "caches": class(m), "bytes": file.mode_bytes(i),
+                "needs_token_ids": m.ids,
+            })
+        })
         .collect();
     let g = d.geometry();
     let value = json!({
@@ -168,10 +174,12 @@ fn profile(path: &Path, input: &Input, output: &Output) -> Result<()> {
             hex(&file.digest),
             grouped(file.bytes as u64)
         );
-        for mode in &d.modes {
-            let _ =
-                writeln!(text, "  {:<7} {:<14} for {} caches", mode.kind.name(), mode.precision, class(mode));
+        for (i, mode) in d.modes.iter().enumerate() {
+            let name = format!("{} {}", mode.kind.name(), mode.precision);
+            let bytes = grouped(file.mode_bytes(i) as u64);
+            let _ = writeln!(text, "  {name:<22} for {:>6} caches {bytes:>13} bytes", class(mode));
         }
+        text.push_str("  (bytes of all a predictor uses; predictors share tensors)\n");
         if !d.fitted.is_null() {
             let _ = writeln!(text, "fitted\n{:#}", d.fitted);
         }

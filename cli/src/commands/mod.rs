@@ -6,6 +6,7 @@ mod compress;
 mod decompress;
 mod demo;
 mod extract;
+mod frontier;
 mod inspect;
 mod verify;
 
@@ -25,6 +26,7 @@ pub enum Command {
     Verify(verify::Args),
     Inspect(inspect::Args),
     Extract(extract::Args),
+    Frontier(frontier::Args),
 }
 
 impl Command {
@@ -39,6 +41,7 @@ impl Command {
             Command::Verify(args) => verify::run(args, output),
             Command::Inspect(args) => inspect::run(args, output),
             Command::Extract(args) => extract::run(args, output),
+            Command::Frontier(args) => frontier::run(args, output),
         }
     }
 }

@@ -5,28 +5,26 @@ use alloc::vec::Vec;
 use speckv_codec_core::Part;
 
 use super::net::{NetLayer, Rest};
-use crate::backend::{Attention, Backend, Quantise, Rotary, Silu, Store, Truth};
+use crate::backend::{Attention, Backend, Quantise, Silu, Store};
 use crate::data::{Digits, Ints};
 use crate::fixed::Scale;
+use crate::layer::Layer;
 use crate::portable::coding::hadamard_gain;
-use crate::profile::{Description, LayerExponents, Net};
+use crate::profile::{Description, LayerExponents, Mode, Net};
 
 /// log2(e), as a scale.
 const LOG2_E: Scale = Scale { m: 23637, e: -14 };
 
-/// A run's hidden state, the layer's predictions and innovations, and the keys and values of all layers so far.
+/// A run's hidden state, the layer being coded, and the keys and values of all layers so far.
 pub struct State<'a, B: Backend> {
     about: &'a Description,
     net: &'a Net,
-    steps: &'a [u64],
     residual: Digits,
-    start: usize,
-    tokens: usize,
+    closed: bool,
+    /// The layer being coded.
+    pub layer: Layer<'a, B>,
     hidden: Option<B::Ints>,
     rms: Vec<Scale>,
-    prediction: Option<B::Ints>,
-    innovation: [Option<B::Ints>; 2],
-    value: [Option<B::Ints>; 2],
     powers: Option<[B::Ints; 2]>,
     past: Vec<Option<[B::Rows; 2]>>,
 }
@@ -36,23 +34,25 @@ fn digits(n: usize) -> Digits {
 }
 
 impl<'a, B: Backend> State<'a, B> {
-    /// Empty, for network `index` of a profile.
-    pub fn new(about: &'a Description, index: usize, residual: Digits, steps: &'a [u64]) -> Self {
+    /// Empty, for a draft mode of a profile.
+    pub fn new(about: &'a Description, mode: &Mode, steps: &'a [u64]) -> Self {
+        let residual = digits(mode.residual_digits);
         State {
             about,
-            net: &about.nets[index],
-            steps,
+            net: &about.nets[mode.net.unwrap_or(0)],
             residual,
-            start: 0,
-            tokens: 0,
+            closed: mode.feedback,
+            layer: Layer::new(about, steps, residual),
             hidden: None,
             rms: Vec::new(),
-            prediction: None,
-            innovation: [None, None],
-            value: [None, None],
             powers: None,
             past: (0..about.layers).map(|_| None).collect(),
         }
+    }
+
+    /// Whether the true cache feeds back.
+    pub fn closed(&self) -> bool {
+        self.closed
     }
 
     fn eps(&self) -> Scale {
@@ -63,37 +63,15 @@ impl<'a, B: Backend> State<'a, B> {
         &self.net.layers[layer]
     }
 
-    fn width(&self) -> usize {
-        self.about.kv_heads * self.about.head_dim
-    }
-
-    fn rotary(&self, inverse: bool) -> Rotary<'a> {
-        Rotary { head_dim: self.about.head_dim, steps: self.steps, start: self.start as u64, inverse }
-    }
-
-    /// First column of a plane among the layer's predictions.
-    pub fn column(&self, part: Part, head: usize) -> usize {
-        part as usize * self.width() + head * self.about.head_dim
-    }
-
     /// Starts a run at position `start` from the embedded tokens.
     pub fn begin(&mut self, start: usize, hidden: B::Ints, tokens: usize) {
-        (self.start, self.tokens, self.hidden) = (start, tokens, Some(hidden));
+        self.layer.begin(start, tokens);
+        self.hidden = Some(hidden);
     }
 
     /// The residual stream.
     pub fn hidden(&self) -> &B::Ints {
         self.hidden.as_ref().expect("a run has begun")
-    }
-
-    /// The layer's predictions so far, keys before RoPE, `[tokens, 2 * kv_heads * head_dim]`.
-    pub fn prediction(&self) -> &B::Ints {
-        self.prediction.as_ref().expect("a layer has begun")
-    }
-
-    /// The layer's innovations so far of a part, keys before RoPE.
-    pub fn innovation(&self, part: Part) -> &B::Ints {
-        self.innovation[part as usize].as_ref().expect("a layer has begun")
     }
 
     /// RMS of the residual stream at the layer's start, token by token.
@@ -104,6 +82,11 @@ impl<'a, B: Backend> State<'a, B> {
     /// Log-powers of predicted keys and values.
     pub fn powers(&self) -> Option<[&B::Ints; 2]> {
         self.powers.as_ref().map(|[k, v]| [k, v])
+    }
+
+    /// The layer and its log-powers, borrowed apart.
+    pub fn parts(&mut self) -> (&mut Layer<'a, B>, Option<[&B::Ints; 2]>) {
+        (&mut self.layer, self.powers.as_ref().map(|[k, v]| [k, v]))
     }
 
     fn normed(&self, b: &B, d: usize) -> B::Rows {
@@ -117,57 +100,23 @@ impl<'a, B: Backend> State<'a, B> {
 
     /// Predicts a layer's keys (before RoPE) and values from the residual stream.
     pub fn begin_layer(&mut self, b: &B, layer: usize, weights: &NetLayer<B>) {
-        let w = self.width();
-        let zeros = |cols| b.upload(Ints::zeros(self.tokens, cols));
-        let mut kv = zeros(2 * w);
+        let w = self.layer.width();
+        let mut kv = b.upload(Ints::zeros(self.layer.tokens(), 2 * w));
         b.gemm(&self.normed(b, self.net.digits.kv), &weights.kv, None, Store::SET, &mut kv);
         if let Some(norm) = &weights.key_norm {
             b.head_norm(&mut kv, 0..w, self.exponents(layer).raw_key, self.eps(), norm);
         }
         let [fk, fv] = self.about.exponents[layer];
         self.powers = Some([b.power(&kv, 0..w, fk), b.power(&kv, w..2 * w, fv)]);
-        self.innovation = [Some(zeros(w)), Some(zeros(w))];
-        self.value = [Some(zeros(w)), Some(zeros(w))];
         self.rms = b.rms(self.hidden(), self.net.hidden_exponent, self.eps());
-        self.prediction = Some(kv);
-    }
-
-    /// The prediction of a plane, keys after RoPE.
-    pub fn predict(&self, b: &B, _layer: usize, part: Part, head: usize) -> B::Ints {
-        let at = self.column(part, head);
-        let columns = at..at + self.about.head_dim;
-        match part {
-            Part::Key => b.rope(self.prediction(), columns, &self.rotary(false)),
-            Part::Value => b.columns(self.prediction(), columns),
-        }
-    }
-
-    /// Learns a plane; returns its innovations (keys before RoPE) as digits, for [`State::regress`].
-    pub fn observe(&mut self, b: &B, layer: usize, part: Part, head: usize, seen: Truth<B::Ints>) -> B::Rows {
-        let hd = self.about.head_dim;
-        let innovation = match part {
-            Part::Key => b.rope(&seen.innovation, 0..hd, &self.rotary(true)),
-            Part::Value => seen.innovation,
-        };
-        for (all, one) in [(&mut self.innovation, &innovation), (&mut self.value, &seen.value)] {
-            b.add(all[part as usize].as_mut().expect("a layer has begun"), head * hd, one);
-        }
-        b.quantise(
-            &innovation,
-            &Quantise::rows(hd, self.residual, self.about.exponents[layer][part as usize]),
-        )
-    }
-
-    /// Adds a plane's innovations, through `matrix`, to the layer's predictions from `column` on.
-    pub fn regress(&mut self, b: &B, innovation: &B::Rows, column: usize, matrix: &B::Matrix) {
-        let prediction = self.prediction.as_mut().expect("a layer has begun");
-        b.gemm(innovation, matrix, None, Store { column, add: true }, prediction);
+        self.layer.begin_layer(b, kv);
     }
 
     /// Corrects the residual stream by all innovations of a part.
     pub fn correct(&mut self, b: &B, layer: usize, part: Part, gain: &B::Matrix) {
-        let how = Quantise::rows(self.width(), self.residual, self.about.exponents[layer][part as usize]);
-        let rows = b.quantise(self.innovation(part), &how);
+        let how =
+            Quantise::rows(self.layer.width(), self.residual, self.about.exponents[layer][part as usize]);
+        let rows = b.quantise(self.layer.innovation(part), &how);
         let hidden = self.hidden.as_mut().expect("a run has begun");
         b.gemm(&rows, gain, Some(&self.rms), Store::ADD, hidden);
     }
@@ -208,14 +157,20 @@ impl<'a, B: Backend> State<'a, B> {
     pub fn attend(&mut self, b: &B, layer: usize, q: &B::Matrix, norm: Option<&[(i16, i16)]>) -> B::Ints {
         let (net, hd, e) = (self.net, self.about.head_dim, *self.exponents(layer));
         let wide = net.heads * hd;
-        let [key, value] =
-            [self.value[0].take(), self.value[1].take()].map(|x| x.expect("a layer has begun"));
-        let mut query = b.upload(Ints::zeros(self.tokens, wide));
+        // In an open loop the draft attends to what it predicted, as it would have run on its own.
+        let [key, value] = match (self.closed, self.layer.width()) {
+            (true, _) => self.layer.take_values(),
+            (false, w) => {
+                let both = self.layer.prediction();
+                [b.rope(both, 0..w, &self.layer.rotary(false)), b.columns(both, w..2 * w)]
+            }
+        };
+        let mut query = b.upload(Ints::zeros(self.layer.tokens(), wide));
         b.gemm(&self.normed(b, net.digits.q), q, None, Store::SET, &mut query);
         if let Some(norm) = norm {
             b.head_norm(&mut query, 0..wide, e.raw_query, self.eps(), norm);
         }
-        let query = b.rope(&query, 0..wide, &self.rotary(false));
+        let query = b.rope(&query, 0..wide, &self.layer.rotary(false));
         // Scores in octaves: log2(e) / sqrt(head_dim), and 1 / block for the unnormalised Hadamard of query and key.
         let gain = LOG2_E.times(inverse_sqrt(hd)).times(hadamard_gain(2 * hd.trailing_zeros()));
         let query = self.attention_rows(b, &query, e.query, gain);
@@ -228,7 +183,7 @@ impl<'a, B: Backend> State<'a, B> {
             out_exponent: e.attention,
         };
         let [keys, values] = self.past[layer].as_ref().expect("remembered above");
-        b.attention(&query, keys, values, self.start, &how)
+        b.attention(&query, keys, values, self.layer.start(), &how)
     }
 
     /// Adds the output projection of what [`State::attend`] gave.
@@ -246,7 +201,7 @@ impl<'a, B: Backend> State<'a, B> {
     /// The input of down.
     pub fn activate(&self, b: &B, layer: usize, gate_up: &B::Matrix) -> B::Ints {
         let e = self.exponents(layer);
-        let mut both = b.upload(Ints::zeros(self.tokens, 2 * self.net.ffn));
+        let mut both = b.upload(Ints::zeros(self.layer.tokens(), 2 * self.net.ffn));
         b.gemm(&self.normed(b, self.net.digits.gate_up), gate_up, None, Store::SET, &mut both);
         b.silu(&both, Silu { gate: e.gate, up: e.up, out: e.act })
     }

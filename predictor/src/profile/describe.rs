@@ -17,7 +17,9 @@ pub const PROFILE_VERSION: u32 = 1;
 pub enum Kind {
     /// Per-channel statistics only.
     Static,
-    /// The draft network, closed loop.
+    /// Regressions from earlier layers.
+    Chain,
+    /// The draft network.
     Draft,
 }
 
@@ -26,6 +28,7 @@ impl Kind {
     pub const fn id(self) -> u8 {
         match self {
             Kind::Static => 0,
+            Kind::Chain => 1,
             Kind::Draft => 2,
         }
     }
@@ -34,6 +37,7 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Static => "static",
+            Kind::Chain => "chain",
             Kind::Draft => "draft",
         }
     }
@@ -61,7 +65,7 @@ impl Precision {
 pub struct Mode {
     /// Which predictor.
     pub kind: Kind,
-    /// Name of the precision, as the stream carries it (`w8a8+kv16`); empty for `static`.
+    /// Name of the precision, as the stream carries it (`w8a8+kv16`); empty for `static`, `ids` or `no-ids` for `chain`.
     pub precision: String,
     /// Which caches it was calibrated for.
     pub class: Precision,
@@ -69,6 +73,31 @@ pub struct Mode {
     pub net: Option<usize>,
     /// Digits of residuals entering regressions and gains.
     pub residual_digits: usize,
+    /// Whether true values feed back: regressions between planes, gains, attention over the true cache. Without it a draft predicts from token
+    /// ids alone (open loop).
+    pub feedback: bool,
+    /// The mode whose tensors stand for those that this one has none of its own.
+    pub base: Option<usize>,
+    /// Layers that a chain looks back.
+    pub depth: usize,
+    /// Whether token ids are needed.
+    pub ids: bool,
+}
+
+/// The table that turns token ids into vectors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Embedding {
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub width: usize,
+    /// Fraction bits.
+    pub exponent: i32,
+    /// Whether the rows are those of the ids in `embed.ids`, any other id standing for zeros (tables learnt from caches); else row `i` is id `i`, and
+    /// there are no others.
+    pub listed: bool,
+    /// Epsilon of the norm that a chain applies to a row: mantissa, exponent; none if it takes rows as they are.
+    pub eps: Option<(i16, i16)>,
 }
 
 /// Digits of activations, matrix by matrix (those of weights follow from their tensors).
@@ -148,8 +177,8 @@ pub struct Net {
     pub heads: usize,
     /// Width of the MLP.
     pub ffn: usize,
-    /// Rows of the embedding.
-    pub vocab: usize,
+    /// The network whose tensors stand for those that this one has none of its own.
+    pub base: Option<usize>,
     /// Fraction bits of the residual stream.
     pub hidden_exponent: i32,
     /// Leading directions of the residual stream that have two digits in every product.
@@ -183,6 +212,8 @@ pub struct Description {
     pub head_dim: usize,
     /// Fraction bits of keys and of values, layer by layer.
     pub exponents: Vec<[i32; 2]>,
+    /// What token ids stand for, if any mode needs them.
+    pub embedding: Option<Embedding>,
     /// Calibrated modes.
     pub modes: Vec<Mode>,
     /// Draft networks.
@@ -204,24 +235,23 @@ impl Description {
             .iter()
             .position(|m| m.kind == kind && m.class == class && m.precision == precision)
             .ok_or_else(|| {
-                let have: Vec<String> = self
-                    .modes
-                    .iter()
-                    .map(|m| {
-                        alloc::format!(
-                            "{} {}({})",
-                            m.kind.name(),
-                            m.precision,
-                            if m.class == Precision::Fine { "16-bit" } else { "8-bit" }
-                        )
-                    })
-                    .collect();
+                let asked = [kind.name(), precision].join(" ");
                 Error::Mismatch(alloc::format!(
-                    "the profile has no predictor `{} {precision}` for {format:?} caches; it has: {}",
-                    kind.name(),
-                    have.join(", ")
+                    "the profile has no predictor `{}` for {} caches; it has: {}",
+                    asked.trim_end(),
+                    format.name(),
+                    self.listing()
                 ))
             })
+    }
+
+    /// Its modes in words.
+    pub fn listing(&self) -> String {
+        let one = |m: &Mode| {
+            let caches = if m.class == Precision::Fine { "16-bit" } else { "8-bit" };
+            [m.kind.name(), &m.precision, &alloc::format!("({caches})")].join(" ").replace("  ", " ")
+        };
+        self.modes.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {
@@ -233,6 +263,7 @@ impl Description {
             )));
         }
         let power = |e: &i32| (-64..=64).contains(e);
+        let epsilon = |(m, e): (i16, i16)| (m == 0 || m >= 1 << 14) && e.unsigned_abs() <= 512;
         if !(1..=4096).contains(&self.layers) || self.exponents.len() != self.layers {
             return fail("number of layers");
         }
@@ -246,11 +277,19 @@ impl Description {
         if !self.exponents.iter().flatten().all(power) || self.modes.len() > 64 || self.nets.len() > 16 {
             return fail("exponents, modes or networks");
         }
-        for net in &self.nets {
+        if let Some(e) = &self.embedding {
+            if !(1..=1 << 24).contains(&e.rows) || !(1..=1 << 15).contains(&e.width) || !power(&e.exponent) {
+                return fail("embedding");
+            }
+            if e.eps.is_some_and(|e| !epsilon(e)) {
+                return fail("epsilon of the embedding");
+            }
+        }
+        for (n, net) in self.nets.iter().enumerate() {
             let e = |l: &LayerExponents| {
                 [l.raw_key, l.raw_query, l.query, l.attention, l.value_scale, l.gate, l.up, l.act]
             };
-            let sizes = [net.hidden, net.heads, net.ffn, net.vocab].iter().all(|n| (1..=1 << 20).contains(n));
+            let sizes = [net.hidden, net.heads, net.ffn].iter().all(|n| (1..=1 << 20).contains(n));
             if !sizes
                 || net.heads % self.kv_heads != 0
                 || net.hidden > 1 << 15
@@ -261,10 +300,13 @@ impl Description {
             }
             if !net.layers.iter().flat_map(e).all(|v| power(&v))
                 || !power(&net.hidden_exponent)
-                || !(net.eps.0 == 0 || net.eps.0 >= 1 << 14)
-                || net.eps.1.unsigned_abs() > 512
+                || !epsilon(net.eps)
             {
                 return fail("network exponents");
+            }
+            let tokens = self.embedding.as_ref().map(|e| (e.width, e.exponent, e.listed));
+            if tokens != Some((net.hidden, net.hidden_exponent, false)) || net.base.is_some_and(|b| b >= n) {
+                return fail("embedding or base of a network");
             }
             let o = (net.heads * self.head_dim).trailing_zeros();
             if net.hadamard_o > o
@@ -278,11 +320,14 @@ impl Description {
                 return fail("digits");
             }
         }
-        for mode in &self.modes {
-            if mode.net.is_some_and(|n| n >= self.nets.len())
-                || (mode.kind == Kind::Draft) != mode.net.is_some()
-                || !(1..=2).contains(&mode.residual_digits)
-            {
+        for (m, mode) in self.modes.iter().enumerate() {
+            let fits = match mode.kind {
+                Kind::Static => mode.net.is_none() && !mode.feedback && !mode.ids,
+                Kind::Chain => mode.net.is_none() && mode.feedback && (!mode.ids || self.embedding.is_some()),
+                Kind::Draft => mode.net.is_some_and(|n| n < self.nets.len()) && mode.ids,
+            };
+            let base = mode.base.is_none_or(|b| b < m);
+            if !fits || !base || !(1..=2).contains(&mode.residual_digits) || mode.depth > 64 {
                 return fail("mode");
             }
         }

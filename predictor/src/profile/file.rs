@@ -22,7 +22,7 @@ pub struct ProfileFile<'a> {
     pub bytes: usize,
 }
 
-fn wrong(name: &str, what: &str) -> Error {
+pub(super) fn wrong(name: &str, what: &str) -> Error {
     Error::Profile(alloc::format!("tensor `{name}`: {what}"))
 }
 
@@ -53,9 +53,42 @@ impl<'a> ProfileFile<'a> {
         Ok(view)
     }
 
+    /// Names and bytes of all tensors.
+    pub(super) fn sizes(&self) -> Vec<(String, usize)> {
+        self.tensors.iter().map(|(name, view)| (name.to_string(), view.data().len())).collect()
+    }
+
     /// Whether a tensor exists.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.tensor(name).is_ok()
+    }
+
+    /// Name of a tensor of a layer of network `net`, or of the network that it falls back on.
+    pub fn net_tensor(&self, net: usize, layer: usize, what: &str) -> String {
+        let base = |n: usize| self.description.nets[n].base;
+        self.own_or_base(net, &base, |n| alloc::format!("net.{n}.layers.{layer}.{what}"))
+    }
+
+    /// Name of a tensor of a layer of mode `mode`, or of the mode that it falls back on.
+    pub fn mode_tensor(&self, mode: usize, layer: usize, what: &str) -> String {
+        let base = |m: usize| self.description.modes[m].base;
+        self.own_or_base(mode, &base, |m| alloc::format!("mode.{m}.layers.{layer}.{what}"))
+    }
+
+    fn own_or_base(
+        &self,
+        index: usize,
+        base: &dyn Fn(usize) -> Option<usize>,
+        name: impl Fn(usize) -> String,
+    ) -> String {
+        let own = name(index);
+        // A base comes before what falls back on it (checked when the description was): this ends.
+        match base(index) {
+            Some(base_index) if !self.has(&alloc::format!("{own}.m")) => {
+                self.own_or_base(base_index, base, name)
+            }
+            _ => own,
+        }
     }
 
     /// An i16 tensor.
@@ -97,7 +130,12 @@ impl<'a> ProfileFile<'a> {
     }
 
     /// Quantised values `{name}.q` of shape `[rows, cols]`, and their digits (I8: one, I16: two).
-    fn quantised(&self, name: &str, rows: usize, cols: usize) -> Result<(TensorView<'a>, Digits), Error> {
+    pub(super) fn quantised(
+        &self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<(TensorView<'a>, Digits), Error> {
         let view = self.tensor(&alloc::format!("{name}.q"), &[Dtype::I8, Dtype::I16], &[rows, cols])?;
         let digits = if view.dtype() == Dtype::I8 { Digits::One } else { Digits::Two };
         Ok((view, digits))
@@ -106,44 +144,22 @@ impl<'a> ProfileFile<'a> {
     /// Weights `[out, inp]` with their scales and, if there, bias.
     pub fn weights(&self, name: &str, out: usize, inp: usize) -> Result<Weights, Error> {
         let (view, digits) = self.quantised(name, out, inp)?;
-        let values = values(view.data(), digits);
+        let values = digit_values(view.data(), digits);
         if values.iter().any(|v| v.unsigned_abs() as i32 > digits.levels()) {
             return Err(wrong(name, "weight out of range"));
         }
         let bias_name = alloc::format!("{name}.bias");
-        let bias = if self.has(&bias_name) { Some(self.i32s(&bias_name, &[out])?) } else { None };
-        if bias.iter().flatten().any(|b| b.unsigned_abs() > crate::fixed::LIMIT as u32) {
-            return Err(wrong(name, "bias out of range"));
-        }
+        let bias = if self.has(&bias_name) { Some(self.values(&bias_name, &[out])?) } else { None };
         Ok(Weights { out, inp, digits, values, scales: self.scales(name, out)?, bias })
     }
 
-    /// Rows `ids` of an embedding `[vocab, cols]`, as fixed point.
-    pub fn gather(
-        &self,
-        name: &str,
-        vocab: usize,
-        cols: usize,
-        scales: &[Scale],
-        ids: &[u32],
-    ) -> Result<Vec<i32>, Error> {
-        let (view, digits) = self.quantised(name, vocab, cols)?;
-        let width = cols * digits.count();
-        let mut out = Vec::with_capacity(ids.len() * cols);
-        for id in ids {
-            let id = *id as usize;
-            if id >= vocab {
-                return Err(Error::Input(alloc::format!(
-                    "token id {id} is outside the target's vocabulary of {vocab}"
-                )));
-            }
-            let row = values(&view.data()[id * width..(id + 1) * width], digits);
-            if row.iter().any(|q| q.unsigned_abs() as i32 > digits.levels()) {
-                return Err(wrong(name, "embedding out of range"));
-            }
-            out.extend(row.iter().map(|q| crate::fixed::scaled(*q as i32, scales[id], Scale::ONE)));
+    /// Fixed-point values of an I32 tensor, checked against the limit.
+    pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<i32>, Error> {
+        let all = self.i32s(name, shape)?;
+        if all.iter().any(|v| v.unsigned_abs() > crate::fixed::LIMIT as u32) {
+            return Err(wrong(name, "value out of range"));
         }
-        Ok(out)
+        Ok(all)
     }
 
     /// Distribution shapes `{name}` `[n, 66]`: 65 knots and the escape frequency.
@@ -161,7 +177,7 @@ impl<'a> ProfileFile<'a> {
     }
 }
 
-fn values(bytes: &[u8], digits: Digits) -> Vec<i16> {
+pub(super) fn digit_values(bytes: &[u8], digits: Digits) -> Vec<i16> {
     match digits {
         Digits::One => bytes.iter().map(|b| *b as i8 as i16).collect(),
         Digits::Two => bytes.chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect(),

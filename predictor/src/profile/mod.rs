@@ -1,9 +1,12 @@
 //! The profile: all that a side needs to predict a target's cache. A safetensors file of integer tensors and one JSON description.
 
+mod cost;
 mod describe;
+mod embed;
 mod file;
 
 pub use describe::{
-    Description, Kind, LayerExponents, Mode, NamedDigits, Net, NetDigits, PRECISIONS, Precision,
+    Description, Embedding, Kind, LayerExponents, Mode, NamedDigits, Net, NetDigits, PRECISIONS, Precision,
 };
+pub use embed::Embedded;
 pub use file::{ProfileFile, ProfileWriter};

@@ -45,7 +45,7 @@ pub fn speckv(
 ) -> Result<Measured> {
     // Loading packs the weights for the backend: once per process, not once per cache.
     let since = Instant::now();
-    let (_, precision) = crate::profile::pick(profile, choice(kind), None, cache.format, true)?;
+    let (_, precision) = crate::profile::pick(profile, kind.into(), None, cache.format, true)?;
     let mode = LoadedMode::load(b, profile, kind, &precision, cache.format)?;
     let load_seconds = since.elapsed().as_secs_f64();
 
@@ -86,11 +86,4 @@ pub fn check(name: &str, payload: &[u8], back: &[u8]) -> Result<()> {
         Code::Internal,
         format!("{name}: what came back is not what went in; this is a defect, please report it"),
     ))
-}
-
-fn choice(kind: Kind) -> crate::profile::Choice {
-    match kind {
-        Kind::Static => crate::profile::Choice::Static,
-        Kind::Draft => crate::profile::Choice::Draft,
-    }
 }

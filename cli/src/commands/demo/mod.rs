@@ -6,7 +6,7 @@ mod rivals;
 mod table;
 
 use serde_json::json;
-use speckv_capture::cache::fp8_scales;
+use speckv_capture::cache::{ScalePer, fp8_scales};
 use speckv_capture::{Cache, CacheMode, ElementFormat, ModelSource, Target};
 use speckv_predictor::Backend;
 use speckv_predictor::profile::Kind;
@@ -48,7 +48,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         let payload = std::fs::read(&file).map_err(|e| Error::io(&file, e))?;
         let mut rows = vec![Measured::raw(payload.len())];
         rows.extend(rivals::run(cache, &payload, output)?);
-        for kind in [Kind::Static, Kind::Draft] {
+        for kind in [Kind::Static, Kind::Chain, Kind::Draft] {
             rows.push(measure::speckv(&backend, &profile, kind, cache, &payload, &file, output)?);
         }
         formats.push(table::Format::new(cache, &payload, rows));
@@ -80,7 +80,7 @@ fn capture_both(model: &std::path::Path, tokens: usize, output: &Output) -> Resu
     let target = Target::load(&source)?;
     let fine = capture(&target, &ids, CacheMode::Exact, output)?;
     let format = ElementFormat::E4m3;
-    let scales = fp8_scales(format, &[&fine])?;
+    let scales = fp8_scales(format, &[&fine], ScalePer::Part)?;
     let coarse = capture(&target, &ids, CacheMode::Fp8 { format, scales }, output)?;
     Ok([fine, coarse])
 }

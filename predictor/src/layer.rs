@@ -1,0 +1,163 @@
+//! The closed loop inside one layer: each coded plane improves the predictions of those after it (numerics.md, section 9).
+
+use alloc::vec::Vec;
+
+use speckv_codec_core::Part;
+
+use crate::backend::{Backend, Quantise, Rotary, Store, Truth};
+use crate::data::{Digits, Ints};
+use crate::error::Error;
+use crate::profile::{Description, ProfileFile};
+
+/// One layer of a run: predictions, innovations and true values of its planes. Keys are kept before RoPE where they are summed up.
+pub struct Layer<'a, B: Backend> {
+    about: &'a Description,
+    steps: &'a [u64],
+    residual: Digits,
+    start: usize,
+    tokens: usize,
+    prediction: Option<B::Ints>,
+    innovation: [Option<B::Ints>; 2],
+    value: [Option<B::Ints>; 2],
+}
+
+impl<'a, B: Backend> Layer<'a, B> {
+    /// Of no run yet. `residual`: digits of innovations.
+    pub fn new(about: &'a Description, steps: &'a [u64], residual: Digits) -> Self {
+        Layer {
+            about,
+            steps,
+            residual,
+            start: 0,
+            tokens: 0,
+            prediction: None,
+            innovation: [None, None],
+            value: [None, None],
+        }
+    }
+
+    /// Starts a run of `tokens` tokens at position `start`.
+    pub fn begin(&mut self, start: usize, tokens: usize) {
+        (self.start, self.tokens) = (start, tokens);
+    }
+
+    /// Tokens of the run.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Position of the run's first token.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Columns of a part: all heads.
+    pub fn width(&self) -> usize {
+        self.about.kv_heads * self.about.head_dim
+    }
+
+    /// The rotation of the run's positions, or back.
+    pub fn rotary(&self, inverse: bool) -> Rotary<'a> {
+        Rotary { head_dim: self.about.head_dim, steps: self.steps, start: self.start as u64, inverse }
+    }
+
+    /// First column of a plane among the layer's predictions.
+    pub fn column(&self, part: Part, head: usize) -> usize {
+        part as usize * self.width() + head * self.about.head_dim
+    }
+
+    /// Starts a layer from first predictions, `[tokens, 2 * kv_heads * head_dim]`, keys before RoPE.
+    pub fn begin_layer(&mut self, b: &B, prediction: B::Ints) {
+        let (tokens, width) = (self.tokens, self.width());
+        let zeros = || Some(b.upload(Ints::zeros(tokens, width)));
+        self.prediction = Some(prediction);
+        self.innovation = [zeros(), zeros()];
+        self.value = [zeros(), zeros()];
+    }
+
+    /// The layer's predictions so far.
+    pub fn prediction(&self) -> &B::Ints {
+        self.prediction.as_ref().expect("a layer has begun")
+    }
+
+    /// The layer's innovations so far of a part, keys before RoPE.
+    pub fn innovation(&self, part: Part) -> &B::Ints {
+        self.innovation[part as usize].as_ref().expect("a layer has begun")
+    }
+
+    /// Takes the layer's true values of both parts, keys as cached (after RoPE).
+    pub fn take_values(&mut self) -> [B::Ints; 2] {
+        [0, 1].map(|p| self.value[p].take().expect("a layer has begun"))
+    }
+
+    /// The prediction of a plane, keys after RoPE.
+    pub fn predict(&self, b: &B, part: Part, head: usize) -> B::Ints {
+        let at = self.column(part, head);
+        let columns = at..at + self.about.head_dim;
+        match part {
+            Part::Key => b.rope(self.prediction(), columns, &self.rotary(false)),
+            Part::Value => b.columns(self.prediction(), columns),
+        }
+    }
+
+    /// Learns a plane; returns its innovations (keys before RoPE) as digits, for [`Layer::regress`].
+    pub fn observe(&mut self, b: &B, layer: usize, part: Part, head: usize, seen: Truth<B::Ints>) -> B::Rows {
+        let hd = self.about.head_dim;
+        let innovation = match part {
+            Part::Key => b.rope(&seen.innovation, 0..hd, &self.rotary(true)),
+            Part::Value => seen.innovation,
+        };
+        for (all, one) in [(&mut self.innovation, &innovation), (&mut self.value, &seen.value)] {
+            b.add(all[part as usize].as_mut().expect("a layer has begun"), head * hd, one);
+        }
+        b.quantise(
+            &innovation,
+            &Quantise::rows(hd, self.residual, self.about.exponents[layer][part as usize]),
+        )
+    }
+
+    /// Adds a plane's innovations, through `matrix`, to the layer's predictions from `column` on.
+    pub fn regress(&mut self, b: &B, innovation: &B::Rows, column: usize, matrix: &B::Matrix) {
+        let prediction = self.prediction.as_mut().expect("a layer has begun");
+        b.gemm(innovation, matrix, None, Store { column, add: true }, prediction);
+    }
+
+    /// Learns a plane and improves the predictions of those after it.
+    pub fn learn(
+        &mut self,
+        b: &B,
+        (layer, part, head): (usize, Part, usize),
+        seen: Truth<B::Ints>,
+        regress: &Regress<B>,
+    ) {
+        let rows = self.observe(b, layer, part, head, seen);
+        if let Some(matrix) = regress.get(part, head) {
+            let column = self.column(part, head) + self.about.head_dim;
+            self.regress(b, &rows, column, matrix);
+        }
+    }
+}
+
+/// For each plane of a layer but the last: from its innovations to all later planes, `[later * head_dim, head_dim]`.
+pub struct Regress<B: Backend>(Vec<B::Matrix>);
+
+impl<B: Backend> Regress<B> {
+    /// The regression from a plane to those after it; none after the last, or in an open loop.
+    pub fn get(&self, part: Part, head: usize) -> Option<&B::Matrix> {
+        let heads = self.0.len().div_ceil(2);
+        self.0.get(part as usize * heads + head)
+    }
+
+    /// Loads those of all layers of a mode.
+    pub fn load(b: &B, file: &ProfileFile<'_>, mode: usize) -> Result<Vec<Self>, Error> {
+        let d = &file.description;
+        let planes = if d.modes[mode].feedback { 2 * d.kv_heads } else { 1 };
+        let one = |l: usize, j: usize| {
+            let name = file.mode_tensor(mode, l, &alloc::format!("regress.{j}"));
+            b.load(file.weights(&name, (planes - 1 - j) * d.head_dim, d.head_dim)?)
+        };
+        (0..d.layers)
+            .map(|l| (0..planes - 1).map(|j| one(l, j)).collect::<Result<_, _>>().map(Regress))
+            .collect()
+    }
+}
