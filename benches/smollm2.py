@@ -3,10 +3,15 @@
 
     cargo build --release -p speckv-cli
     python3 benches/smollm2.py [--work bench-data] [--speckv target/release/speckv] [--tokens 1024] [--sequences 40]
+                               [--files] [--frontier] [--cross]
 
-Fetches model and texts (benches/texts/fetch.sh, checked by SHA-256), builds a profile from the calibration texts if WORK holds none, then for
-each evaluation text captures caches in bf16 and e4m3 (the target attending to its fp8 cache: one scale a layer and part), compresses with
-every predictor, restores, compares every byte, and prints tables. Needs nothing but Python, pip, npm and cargo.
+Fetches model and texts (benches/texts/fetch.sh, checked by SHA-256) and builds a profile with every precision from the calibration texts if WORK
+holds none. Then any of:
+--files     for each evaluation text: captures caches in bf16 and e4m3 (the target attending to its fp8 cache: one scale a layer and part) and in
+            e4m3 rounded only after a bf16 run (cast), compresses files with the best predictor of each kind, restores, compares every byte
+--frontier  every predictor and precision with `speckv frontier`, beside the published scheme: WORK/frontier.csv, WORK/frontier.svg
+--cross     profiles fitted to prose alone and to code alone, each measured on both
+Needs nothing but Python, pip, npm and cargo.
 """
 import argparse, filecmp, json, os, pathlib, platform, subprocess, sys, time
 
@@ -15,7 +20,8 @@ ap.add_argument("--work", default="bench-data")
 ap.add_argument("--speckv", default="target/release/speckv")
 ap.add_argument("--tokens", type=int, default=1024, help="tokens of each evaluation text")
 ap.add_argument("--sequences", type=int, default=40, help="calibration sequences of 1024 tokens")
-ap.add_argument("--cast", action="store_true", help="also rounds finished bf16 caches to e4m3 (what no fp8 engine does)")
+for step in ("files", "frontier", "cross"):
+    ap.add_argument("--" + step, action="store_true")
 args = ap.parse_args()
 
 here = pathlib.Path(__file__).resolve().parent
@@ -36,23 +42,52 @@ def speckv(*words):
     return json.loads(out), time.monotonic() - start, used.ru_maxrss // 1024
 
 
-if not profile.exists():
-    texts = sorted((work / "calibration").glob("*.txt"))
-    print(f"building {profile} from {len(texts)} texts", file=sys.stderr)
-    report, seconds, peak = speckv("build", "--model", model, "--text", *texts, "--tokens", 1024, "--sequences", args.sequences,
-                             "--name", "SmolLM2-135M-Instruct", "-o", profile)
+def build(out, texts, sequences, *options):
+    """Builds a profile if there is none yet."""
+    if out.exists():
+        return
+    print(f"building {out} from {len(texts)} texts", file=sys.stderr)
+    report, seconds, peak = speckv("build", "--model", model, "--text", *texts, "--tokens", 1024, "--sequences", sequences,
+                             "--name", "SmolLM2-135M-Instruct", *options, "-o", out)
     print(json.dumps(report, indent=1), file=sys.stderr)
     print(f"built in {seconds:.0f} s, peak memory {peak} MiB", file=sys.stderr)
 
-variants = [("bf16", ["--format", "bf16"]), ("e4m3", ["--format", "e4m3"])]
-if args.cast:
-    variants.append(("e4m3 cast", ["--format", "e4m3", "--round-after"]))
+
+def frontier(profile, texts, *options):
+    """Bits per scalar of each predictor and format."""
+    report, _, _ = speckv("frontier", "--model", model, "--text", *texts, "--tokens", args.tokens, "--profile", profile, *options)
+    return {(r["format"], f"{r['predictor']} {r['precision']}".strip()): r["bits_per_scalar"] for r in report["rows"]}
+
+
+calibration, evaluation = (sorted((work / kind).glob("*.txt")) for kind in ("calibration", "evaluation"))
+build(profile, calibration, args.sequences, "--precisions", "all")
+
+if args.frontier:
+    for bits, words in (("fp8-native", []), ("cast", ["--round-after", "--format", "e4m3"])):
+        name = "frontier" if not words else "frontier-cast"
+        rows = frontier(profile, evaluation, "--published", "--csv", work / f"{name}.csv", "--svg", work / f"{name}.svg", *words)
+        print("\n".join(f"{bits}: {form} {name}: {rate:.3f}" for (form, name), rate in rows.items()))
+
+if args.cross:
+    kinds = ("prose", "code")
+    for fitted in kinds:
+        build(work / f"smollm2-{fitted}.speckv", [t for t in calibration if t.name.startswith(fitted)], args.sequences // 2)
+    for measured in kinds:
+        texts = [t for t in evaluation if t.name.startswith(measured)]
+        own, other = (frontier(work / f"smollm2-{fitted}.speckv", texts) for fitted in (measured, kinds[measured == "prose"]))
+        for key, rate in own.items():
+            print(f"{measured}: {' '.join(key)}: {rate:.3f} fitted to {measured}, {other[key]:.3f} to the other, {other[key] / rate - 1:+.1%}")
+
+if not args.files:
+    sys.exit()
+variants = [("bf16", ["--format", "bf16"]), ("e4m3", ["--format", "e4m3"]), ("e4m3 cast", ["--format", "e4m3", "--round-after"])]
+predictors = ("static", "chain", "draft")
 rows, times = {}, {}
-for text in sorted((work / "evaluation").glob("*.txt")):
+for text in evaluation:
     for name, options in variants:
         cache, stream, back = (work / f for f in ("cache.safetensors", "cache.skv", "back.safetensors"))
         speckv("capture", "--model", model, "--text", text, "--tokens", args.tokens, *options, "-o", cache)
-        for predictor in ("static", "draft"):
+        for predictor in predictors:
             _, up, up_mib = speckv("compress", cache, "--profile", profile, "--predictor", predictor, "-o", stream)
             _, down, down_mib = speckv("decompress", stream, "--profile", profile, "-o", back)
             if not filecmp.cmp(cache, back, shallow=False):
@@ -62,7 +97,7 @@ for text in sorted((work / "evaluation").glob("*.txt")):
             times.setdefault((name, predictor), []).append((up, down, max(up_mib, down_mib)))
         print(f"{text.stem}: {name} done", file=sys.stderr)
 
-columns = [(n, p) for n, _ in variants for p in ("static", "draft")]
+columns = [(n, p) for n, _ in variants for p in predictors]
 print("| text | " + " | ".join(f"{n} {p}" for n, p in columns) + " |\n| --- |" + " ---: |" * len(columns))
 for text, row in rows.items():
     print(f"| {text} | " + " | ".join(f"{row[c]:.3f}" for c in columns) + " |")

@@ -4,24 +4,30 @@ use speckv_codec_core::Part;
 use speckv_predictor::backend::{Backend, Rotary};
 use speckv_predictor::chain::{ChainLayer, ChainState};
 use speckv_predictor::data::{Digits, Weights};
+use speckv_predictor::fixed::saturate;
 use speckv_predictor::profile::{Description, Kind, Mode, Precision, ProfileWriter};
 
 use crate::corpus::Sequence;
 use crate::embed::Table;
-use crate::mode::Pricer;
+use crate::mode::{Ablation, Pricer};
 use crate::quantise::{Compensation, fixed, real, weights};
-use crate::regression::{Normal, Regression};
+use crate::regression::Regression;
 use crate::{Error, Progress, stat};
 
 /// Layers that a chain looks back: the third still gives 0.05 bits a scalar, the fourth 0.01 (docs/benchmarks.md).
 const DEPTH: usize = 3;
-/// Ridge of the regressions, relative to the mean diagonal.
+/// Tokens for each feature below which a chain looks less far back: what is fitted to few tokens predicts no others.
+const TOKENS_PER_FEATURE: usize = 8;
+/// Ridge of the regressions, relative to the mean diagonal, for twenty tokens a feature or more; with fewer it grows as the cube of how many
+/// are missing.
 const RIDGE: f64 = 1e-4;
 const RESIDUAL: Digits = Digits::Two;
 
 /// Chains under construction: their regressions are fitted to the first class of caches and serve the other too.
 pub struct Chains<B: Backend> {
     variants: Vec<Variant<B>>,
+    depth: usize,
+    without: Ablation,
 }
 
 /// A chain with or without token ids.
@@ -40,9 +46,10 @@ struct Pass<'a, B: Backend> {
 
 impl<B: Backend> Chains<B> {
     /// None yet: `ids` for a chain with token ids too.
-    pub fn new(ids: bool) -> Self {
+    pub fn new(ids: bool, without: Ablation) -> Self {
         let variant = |ids| Variant { ids, mode: 0, layers: Vec::new() };
-        Chains { variants: [false, true][..1 + usize::from(ids)].iter().map(|ids| variant(*ids)).collect() }
+        let variants = [false, true][..1 + usize::from(ids)].iter().map(|ids| variant(*ids)).collect();
+        Chains { variants, depth: 0, without }
     }
 
     /// Adds chain modes for the sequences' class of caches.
@@ -59,6 +66,12 @@ impl<B: Backend> Chains<B> {
     ) -> Result<(), Error> {
         let class = Precision::of(sequences[0].cache.format);
         let first = self.variants.iter().all(|v| v.layers.is_empty());
+        if first {
+            let tokens: usize = sequences.iter().map(|s| s.cache.tokens).sum();
+            let features = 2 * about.kv_heads * about.head_dim;
+            self.depth = DEPTH.min(tokens / (TOKENS_PER_FEATURE * features));
+        }
+        let depth = self.depth;
         let mut modes = Vec::new();
         for v in &mut self.variants {
             modes.push(about.modes.len());
@@ -73,7 +86,7 @@ impl<B: Backend> Chains<B> {
                 residual_digits: RESIDUAL.count(),
                 feedback: true,
                 base: (!first).then_some(v.mode),
-                depth: DEPTH,
+                depth,
                 ids: v.ids,
             });
         }
@@ -83,13 +96,13 @@ impl<B: Backend> Chains<B> {
         for (v, mode) in self.variants.iter().zip(modes) {
             let mut states = Vec::new();
             for s in sequences {
-                let mut state = ChainState::new(about, steps, DEPTH, RESIDUAL);
+                let mut state = ChainState::new(about, steps, depth, RESIDUAL);
                 let tokens = s.cache.tokens;
                 let embedded = table.filter(|_| v.ids).map(|t| (&t.about, b.upload(t.rows(&s.ids))));
                 state.begin(b, 0, tokens, embedded);
                 states.push(state);
             }
-            passes.push(Pass { mode, states, pricer: Pricer::new(about, sequences)? });
+            passes.push(Pass { mode, states, pricer: Pricer::new(about, sequences, self.without)? });
         }
         // What regressions see, newest first: differences from the means; [back][sequence][part].
         let mut past: Vec<Vec<[Vec<f32>; 2]>> = Vec::new();
@@ -104,7 +117,7 @@ impl<B: Backend> Chains<B> {
                 let now = differences(b, about, &passes[0].pricer, steps, sequences, layer, &means);
                 self.regress(b, about, out, layer, &means, &now, &past, &tokens)?;
                 past.insert(0, now);
-                past.truncate(DEPTH);
+                past.truncate(depth);
             }
             for (v, pass) in self.variants.iter().zip(&mut passes) {
                 pass.states.iter_mut().for_each(|s| s.begin_layer(b, &v.layers[layer]));
@@ -170,13 +183,17 @@ impl<B: Backend> Chains<B> {
         let mean: Vec<i32> = means.concat();
         for v in &mut self.variants {
             let columns = if v.ids { 0 } else { embed }..p;
-            let w = if columns.is_empty() { Vec::new() } else { normal.solve(columns.clone(), RIDGE)? };
+            let w = if columns.is_empty() {
+                Vec::new()
+            } else {
+                normal.solve(columns.clone(), ridge(rows, columns.len()))?
+            };
             let block = |at: usize, n: usize, digits: Digits| -> Weights {
                 let w: Vec<f32> = w
                     .chunks_exact(columns.len().max(1))
                     .flat_map(|row| row[at - columns.start..][..n].iter().copied())
                     .collect();
-                let compensation = Compensation::new(&moments(&normal, at, n), n);
+                let compensation = Compensation::new(&normal.moments(at..at + n), n);
                 weights(&w, n, digits, to, compensation.as_ref())
             };
             let mut put = |what: &str, w: Weights| {
@@ -192,7 +209,7 @@ impl<B: Backend> Chains<B> {
                     let row = &w.values[o * embed..(o + 1) * embed];
                     let sum: f64 = row.iter().zip(&centre).map(|(q, c)| *q as f64 * c).sum();
                     // The output's scale holds its fixed point.
-                    *bias -= fixed(sum * real(w.scales[o]), 0);
+                    *bias = saturate(*bias as i64 - fixed(sum * real(w.scales[o]), 0) as i64);
                 }
                 from_token = Some(put("embed", w)?);
             }
@@ -210,8 +227,10 @@ impl<B: Backend> Chains<B> {
     }
 }
 
-fn moments(normal: &Normal, at: usize, n: usize) -> Vec<f64> {
-    normal.moments(at..at + n)
+/// The ridge for `tokens` of `features`.
+fn ridge(tokens: usize, features: usize) -> f64 {
+    let missing = 20.0 * features as f64 / tokens.max(1) as f64;
+    RIDGE * missing.max(1.0).powi(3)
 }
 
 /// True keys (before RoPE) and values of a layer less their means, `[tokens, kv_heads * head_dim]`, sequence by sequence.
@@ -243,4 +262,16 @@ fn differences<B: Backend>(
         all
     };
     (0..sequences.len()).map(|s| [one(s, Part::Key), one(s, Part::Value)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ridge;
+
+    #[test]
+    fn few_tokens_need_a_larger_ridge() {
+        assert_eq!(ridge(40_000, 2_000), 1e-4);
+        assert!((ridge(2_000, 2_000) - 0.8).abs() < 1e-9);
+        assert!(ridge(0, 10).is_finite());
+    }
 }

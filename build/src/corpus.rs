@@ -6,6 +6,7 @@ use speckv_codec_core::Part;
 use crate::Error;
 
 /// One sequence as the target saw it.
+#[derive(Clone)]
 pub struct Sequence {
     /// Token ids.
     pub ids: Vec<u32>,

@@ -12,7 +12,7 @@ use crate::corpus::Sequence;
 use crate::embed::Table;
 use crate::fold::{Fold, Matrix, hadamard_real, normalised, value_peak};
 use crate::linalg::Moments;
-use crate::mode::Pricer;
+use crate::mode::{Ablation, Pricer};
 use crate::planes::reals;
 use crate::quantise::{Compensation, fixed, real, weights};
 use crate::regression::Regression;
@@ -39,6 +39,7 @@ pub struct Networks<'a, B: Backend> {
     fold: &'a Fold<'a>,
     layers: Vec<Vec<NetLayer<B>>>,
     names: Vec<NamedDigits>,
+    without: Ablation,
 }
 
 /// Makes a network's matrices, or takes those of the first network.
@@ -82,8 +83,8 @@ impl<B: Backend> Maker<'_, B> {
 
 impl<'a, B: Backend> Networks<'a, B> {
     /// None yet.
-    pub fn new(fold: &'a Fold<'a>) -> Self {
-        Networks { fold, layers: Vec::new(), names: Vec::new() }
+    pub fn new(fold: &'a Fold<'a>, without: Ablation) -> Self {
+        Networks { fold, layers: Vec::new(), names: Vec::new(), without }
     }
 
     /// Describes the network of a precision, with fixed points from bounds of the target's matrices and the target's states.
@@ -150,7 +151,7 @@ impl<'a, B: Backend> Networks<'a, B> {
         });
         let about = &*about;
         let first = self.layers[net].is_empty();
-        let mut run = Pass::new(b, about, steps, sequences, table, mode)?;
+        let mut run = Pass::new(b, about, steps, sequences, table, mode, self.without)?;
         for layer in 0..about.layers {
             progress(&stage, layer as u64, about.layers as u64);
             if first {
@@ -200,6 +201,7 @@ impl<'a, B: Backend> Pass<'a, B> {
         sequences: &'a [Sequence],
         table: &Table,
         mode: usize,
+        without: Ablation,
     ) -> Result<Self, Error> {
         let mut states = Vec::new();
         for s in sequences {
@@ -208,7 +210,7 @@ impl<'a, B: Backend> Pass<'a, B> {
             states.push(state);
         }
         let net = about.modes[mode].net.unwrap_or(0);
-        Ok(Pass { b, about, net, sequences, states, pricer: Pricer::new(about, sequences)? })
+        Ok(Pass { b, about, net, sequences, states, pricer: Pricer::new(about, sequences, without)? })
     }
 
     /// The K and V projections of a layer.

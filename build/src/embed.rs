@@ -18,6 +18,9 @@ use crate::quantise::{signed, weights};
 /// Seldom seen ids are left out of a table learnt from caches: a fit would take their vectors for more certain than those of ids never seen.
 const SEEN: usize = 2;
 
+/// Tokens for each of a table's columns that learning it from caches takes.
+pub const TOKENS_PER_COLUMN: usize = 16;
+
 /// An embedding and its values.
 pub struct Table {
     /// What the profile says of it.

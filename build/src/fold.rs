@@ -3,7 +3,7 @@
 
 use speckv_capture::model::Rope;
 use speckv_capture::{Cache, ModelConfig, ModelSource};
-use speckv_predictor::profile::{Description, LayerExponents, Net, PRECISIONS};
+use speckv_predictor::profile::{Description, LayerExponents, Net, PRECISIONS, PROFILE_VERSION};
 
 use crate::corpus::Sequence;
 use crate::linalg::{Moments, principal, product};
@@ -49,7 +49,7 @@ pub fn describe_caches(caches: &[&Cache], options: &Options) -> Description {
         caches.iter().map(|c| peak(c)).fold(0.0, f32::max) as f64
     };
     Description {
-        version: 1,
+        version: PROFILE_VERSION,
         target: options.name.clone(),
         layers: c.layers,
         kv_heads: c.kv_heads,

@@ -21,7 +21,7 @@ mod stat;
 use speckv_capture::{Cache, CacheMode, ModelSource};
 use speckv_predictor::Backend;
 use speckv_predictor::backend::Rotary;
-use speckv_predictor::profile::{Description, NamedDigits, PRECISIONS, Precision, ProfileWriter};
+use speckv_predictor::profile::{NamedDigits, PRECISIONS, Precision, ProfileWriter};
 
 use chain::Chains;
 use draft::Networks;
@@ -29,6 +29,7 @@ use embed::Table;
 
 pub use draft::OPEN;
 pub use fold::rope_steps;
+pub use mode::Ablation;
 pub use report::measure;
 
 /// What can go wrong.
@@ -79,11 +80,18 @@ pub struct Options {
     pub precisions: Vec<String>,
     /// Seed of the rotation.
     pub seed: u64,
+    /// What to leave out of pricing.
+    pub without: Ablation,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { name: "unnamed".into(), precisions: vec![PRECISIONS[0].name.into()], seed: 1 }
+        Options {
+            name: "unnamed".into(),
+            precisions: vec![PRECISIONS[0].name.into()],
+            seed: 1,
+            without: Ablation::default(),
+        }
     }
 }
 
@@ -156,7 +164,7 @@ pub fn build<B: Backend>(
     let drafts = options.drafts()?;
     linalg::repeatable();
     let target = corpus::target(source)?;
-    let kept = if sequences.len() >= 8 { sequences.len() / 8 } else { 0 };
+    let kept = kept_out(sequences.len());
     let (fit, count) = (sequences.len() - kept, sequences.len() as u64);
     let steps = rope_steps(&source.config().rope, source.config().head_dim);
     let mut out = ProfileWriter::default();
@@ -175,16 +183,16 @@ pub fn build<B: Backend>(
     let table = Table::of_model(&fold, config.hidden, fold.stream_exponent(&set[..fit]), config.rms_eps)?;
     table.save(&mut out);
     about.embedding = Some(table.about.clone());
-    let mut chains = Chains::new(true);
-    let mut networks = Networks::new(&fold);
-    let mut kept_out = Vec::new();
+    let mut chains = Chains::new(true, options.without);
+    let mut networks = Networks::new(&fold, options.without);
+    let mut rest = Vec::new();
     for class in [Precision::Fine, Precision::Coarse] {
         if class == Precision::Coarse {
             drop(std::mem::take(&mut set));
             set = capture(&coarse, progress)?;
         }
-        kept_out.push(set.drain(fit..).map(corpus::Sequence::without_hidden).collect());
-        stat::fit(b, &mut about, &mut out, &steps, &set, progress)?;
+        rest.push(set.drain(fit..).map(corpus::Sequence::without_hidden).collect());
+        stat::fit(b, &mut about, &mut out, &steps, &set, options.without, progress)?;
         chains.fit(b, &mut about, &mut out, &steps, &set, Some(&table), progress)?;
         for draft in &drafts {
             networks.fit(b, &mut about, &mut out, &steps, &set, &table, *draft, progress)?;
@@ -192,7 +200,7 @@ pub fn build<B: Backend>(
     }
     drop((set, networks));
     let profile = out.finish(&about)?;
-    let report = report::report(b, &profile, &kept_out, progress)?;
+    let report = report::report(b, &profile, &rest, progress)?;
     Ok(Built { profile, report })
 }
 
@@ -218,10 +226,14 @@ pub fn build_from_caches<B: Backend>(
             shape(odd)
         )));
     }
-    let mut about: Description = fold::describe_caches(&caches.iter().collect::<Vec<_>>(), options);
+    if caches.iter().any(|c| c.tokens == 0) {
+        return Err(Error::Input("a cache to build from has no tokens".into()));
+    }
+    linalg::repeatable();
+    let mut about = fold::describe_caches(&caches.iter().collect::<Vec<_>>(), options);
     let mut out = ProfileWriter::default();
     out.u64s("rope.steps", &[about.head_dim / 2], rope);
-    let sequences: Vec<corpus::Sequence> = caches
+    let mut sequences: Vec<corpus::Sequence> = caches
         .into_iter()
         .map(|cache| corpus::Sequence {
             ids: cache.token_ids.clone().unwrap_or_default(),
@@ -229,9 +241,23 @@ pub fn build_from_caches<B: Backend>(
             hidden: Vec::new(),
         })
         .collect();
-    stat::fit(b, &mut about, &mut out, rope, &sequences, progress)?;
-    let table = {
-        let pricer = mode::Pricer::new(&about, &sequences)?;
+    let kept = kept_out(sequences.len());
+    let rest: Vec<corpus::Sequence> = sequences.drain(sequences.len() - kept..).collect();
+    stat::fit(b, &mut about, &mut out, rope, &sequences, options.without, progress)?;
+    // A table learnt from few tokens knows few of those to come, and prices would not expect the others.
+    let tokens: usize = sequences.iter().map(|s| s.cache.tokens).sum();
+    let wanted = embed::TOKENS_PER_COLUMN * 2 * about.kv_heads * about.head_dim;
+    let mut note = None;
+    let table = if sequences.iter().any(|s| s.ids.is_empty()) {
+        note = Some("no `chain ids`: it needs caches that all have token ids".to_owned());
+        None
+    } else if tokens < wanted {
+        note = Some(format!(
+            "no `chain ids`: it needs {wanted} tokens or more of this geometry, found {tokens}"
+        ));
+        None
+    } else {
+        let pricer = mode::Pricer::new(&about, &sequences, options.without)?;
         let means = stat::means(b, &about, &pricer, rope, &sequences, 0);
         let back = Rotary { head_dim: about.head_dim, steps: rope, start: 0, inverse: true };
         Table::of_caches(b, &pricer, &sequences, &means, about.exponents[0], &back)
@@ -240,9 +266,26 @@ pub fn build_from_caches<B: Backend>(
         table.save(&mut out);
         about.embedding = Some(table.about.clone());
     }
-    Chains::new(table.is_some()).fit(b, &mut about, &mut out, rope, &sequences, table.as_ref(), progress)?;
-    about.fitted = report::fitted(&sequences, 0);
+    Chains::new(table.is_some(), options.without).fit(
+        b,
+        &mut about,
+        &mut out,
+        rope,
+        &sequences,
+        table.as_ref(),
+        progress,
+    )?;
+    about.fitted = report::fitted(&sequences, kept);
     let profile = out.finish(&about)?;
-    let report = report::report(b, &profile, &[Vec::new(), Vec::new()], progress)?;
+    // All are of one class: the other has no modes.
+    let mut report = report::report(b, &profile, &[rest.clone(), rest], progress)?;
+    if let Some(note) = note {
+        report["note"] = note.into();
+    }
     Ok(Built { profile, report })
+}
+
+/// Of so many sequences, how many are kept out of the fit and only measured.
+fn kept_out(sequences: usize) -> usize {
+    if sequences >= 8 { sequences / 8 } else { 0 }
 }

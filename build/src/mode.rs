@@ -16,6 +16,15 @@ use crate::shape::ShapeFit;
 /// Cells of a (layer, part) that its shape is fitted to, about.
 const SHAPE_SAMPLE: usize = 120_000;
 
+/// What to leave out of pricing, to see what it buys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ablation {
+    /// No scale per token: the channel's alone.
+    pub token_scale: bool,
+    /// Student's t with four degrees of freedom everywhere, the law that scales are fitted under, instead of fitted shapes.
+    pub shapes: bool,
+}
+
 /// Tables under construction, with the energies of every sequence.
 pub struct Pricer<'a, B: Backend> {
     /// The tables.
@@ -26,11 +35,12 @@ pub struct Pricer<'a, B: Backend> {
     energies: Vec<Energies<B>>,
     shapes: ShapeFit,
     geometry: Geometry,
+    without: Ablation,
 }
 
 impl<'a, B: Backend> Pricer<'a, B> {
     /// Neutral tables.
-    pub fn new(about: &Description, sequences: &'a [Sequence]) -> Result<Self, Error> {
+    pub fn new(about: &Description, sequences: &'a [Sequence], without: Ablation) -> Result<Self, Error> {
         let g = about.geometry();
         let units = |s: &Sequence| {
             let bits = scale_bits(&s.cache);
@@ -47,6 +57,7 @@ impl<'a, B: Backend> Pricer<'a, B> {
             energies: sequences.iter().map(|_| Energies::default()).collect(),
             shapes: ShapeFit::default(),
             geometry: g,
+            without,
         })
     }
 
@@ -82,7 +93,8 @@ impl<'a, B: Backend> Pricer<'a, B> {
             // A phase that differs from sequence to sequence, so that all positions are seen.
             for t in (s % stride..sequence.cache.tokens).step_by(stride) {
                 let mut sums = [0.0; TOKEN_FEATURES];
-                features.iter().for_each(|(f, i)| sums[*i] += f[t] as f64 / 4096.0);
+                let features = features.iter().filter(|_| !self.without.token_scale);
+                features.for_each(|(f, i)| sums[*i] += f[t] as f64 / 4096.0);
                 sample.push(&pricing(s, &empty), mu.row(t), &codes[s][t * hd..(t + 1) * hd], sums);
             }
         }
@@ -104,7 +116,12 @@ impl<'a, B: Backend> Pricer<'a, B> {
             ));
         }
         if head + 1 == self.geometry.kv_heads {
-            self.tables.shapes[2 * layer + part as usize] = std::mem::take(&mut self.shapes).fit();
+            let mut shape = std::mem::take(&mut self.shapes).fit();
+            if self.without.shapes {
+                let law = *ShapeFit::default().fit().knots();
+                shape = Shape::new(law, shape.escape()).unwrap_or(shape);
+            }
+            self.tables.shapes[2 * layer + part as usize] = shape;
         }
         seen
     }

@@ -7,7 +7,7 @@ use speckv_predictor::predict::Predict;
 use speckv_predictor::profile::{Description, Kind, Mode, Precision, ProfileWriter};
 
 use crate::corpus::Sequence;
-use crate::mode::Pricer;
+use crate::mode::{Ablation, Pricer};
 use crate::{Error, Progress};
 
 /// Means of a layer's keys (before RoPE) and values over all sequences, `kv_heads * head_dim` each, in the layer's fixed point.
@@ -46,10 +46,11 @@ pub fn fit<B: Backend>(
     out: &mut ProfileWriter,
     steps: &[u64],
     sequences: &[Sequence],
+    without: Ablation,
     progress: Progress<'_>,
 ) -> Result<(), Error> {
     let (hd, heads) = (about.head_dim, about.kv_heads);
-    let mut pricer = Pricer::<B>::new(about, sequences)?;
+    let mut pricer = Pricer::<B>::new(about, sequences, without)?;
     let mut means = Vec::new();
     for layer in 0..about.layers {
         progress("fit static", layer as u64, about.layers as u64);

@@ -5,6 +5,7 @@ mod caches;
 mod commands;
 mod error;
 mod files;
+mod machine;
 mod output;
 mod plot;
 mod profile;

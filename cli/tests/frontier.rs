@@ -246,6 +246,30 @@ fn a_trained_model_shows_the_order_of_things() {
     }
 }
 
+/// What is fitted to one short cache must not have learnt it by heart.
+#[test]
+fn a_chain_from_one_cache_helps_with_others() {
+    let f = fixture();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let model = root.join("../models/tiny-qwen3");
+    let code = root.join("../models/calibration/code-python-library.txt");
+    for (text, out) in [(code, "code.safetensors"), (root.join("assets/demo.txt"), "demo.safetensors")] {
+        ok(args!["capture", "--model", &model, "--text", text, "--tokens", "400", "-o", f.path(out)]);
+    }
+    let profile = f.path("chain.speckv");
+    ok(args!["build", "--cache", f.path("code.safetensors"), "--model", &model, "-o", &profile]);
+    let report = ok(args!["frontier", f.path("demo.safetensors"), "--profile", profile]);
+    let bits = |predictor: &str, precision: &str| {
+        let mut rows = report["rows"].as_array().unwrap().iter();
+        number(
+            rows.find(|r| r["predictor"] == predictor && r["precision"] == precision).unwrap(),
+            "bits_per_scalar",
+        )
+    };
+    let [plain, chain] = [bits("static", ""), bits("chain", "no-ids")];
+    assert!(chain < 0.99 * plain, "{plain} {chain}");
+}
+
 #[test]
 fn what_cannot_be_measured() {
     let f = fixture();

@@ -211,9 +211,13 @@ fn profiles_from_caches_alone_have_no_draft() {
     let mut cache = Cache::read(&f.path("bf16.safetensors")).unwrap();
     cache.token_ids = None;
     cache.write(&f.path("no-ids.safetensors")).unwrap();
-    for (file, modes) in
-        [("no-ids", vec!["static ", "chain no-ids"]), ("bf16", vec!["static ", "chain no-ids", "chain ids"])]
-    {
+    // Enough tokens to learn the tokens' vectors from.
+    std::fs::write(f.path("long.txt"), common::text(9, 1100)).unwrap();
+    let (model, long) = (f.path("model"), f.path("long.txt"));
+    ok(args!["capture", "--model", model, "--text", long, "-o", f.path("long.safetensors")]);
+    let without = vec!["static ", "chain no-ids"];
+    let with = vec!["static ", "chain no-ids", "chain ids"];
+    for (file, modes) in [("no-ids", without.clone()), ("bf16", without), ("long", with)] {
         let (cache, out) = (f.path(&format!("{file}.safetensors")), f.path("chain.speckv"));
         ok(args!["build", "--cache", cache, "--rope-theta", "10000", "-o", out]);
         let about = ok(args!["inspect", f.path("chain.speckv")]);

@@ -37,7 +37,7 @@ fn main() -> std::io::Result<()> {
         written += add(&root, &mut manifest, "accept", name, entry, &files)?;
     }
     for (name, feature, stream, cache) in golden::reject() {
-        let name = format!("v1_{name}");
+        let name = format!("v2_{name}");
         let Err(error) = streams::Cache::decode(&stream, &cache.model_bytes(), &Limits::default()) else {
             panic!("{name} decodes");
         };

@@ -152,22 +152,18 @@ impl ElementFormat {
         (mid ^ sign) - sign
     }
 
-    /// `mag(value)`: the largest magnitude whose value is at most `value` units, for `0 <= value < 2^30`.
+    /// `mag(value)`: the magnitude whose value is nearest to `value` units, the upper one of two, for `0 <= value < 2^30`.
     #[inline(always)]
     pub const fn magnitude_of(self, value: i32, exponent: i32) -> i32 {
-        self.magnitude_with(value, exponent, self.mantissa_bits())
-    }
-
-    /// `mag` with another number of mantissa bits; the result counts steps of `2^-mb` and saturates accordingly.
-    #[inline(always)]
-    pub(crate) const fn magnitude_with(self, value: i32, exponent: i32, mb: u32) -> i32 {
         if value <= 0 {
             return 0;
         }
-        let max = (self.magnitudes() << (mb - self.mantissa_bits())) - 1;
+        // Steps of half a mantissa bit, rounded down, then to whole ones.
+        let mb = self.mantissa_bits() + 1;
+        let max = (self.magnitudes() << 1) - 1;
         let top = value.ilog2() as i32;
         let e = top - exponent + self.bias();
-        let magnitude = if e >= 1 {
+        let halves = if e >= 1 {
             // e <= 29 + 120 + 127 and mb <= 11: within 20 bits.
             (e << mb) + (((value as i64) << mb >> top) as i32) - (1 << mb)
         } else {
@@ -175,20 +171,13 @@ impl ElementFormat {
             let shift = self.bias() + mb as i32 - 1 - exponent;
             if shift >= 0 { value << shift } else { value >> if shift < -31 { 31 } else { -shift } }
         };
-        if magnitude > max { max } else { magnitude }
+        let magnitude = ((if halves > max { max } else { halves }) + 1) >> 1;
+        if magnitude >= self.magnitudes() { self.magnitudes() - 1 } else { magnitude }
     }
 
     /// Rank of a fixed-point number, `|value| < 2^30`.
     #[inline(always)]
     pub const fn rank_of_fixed(self, value: i32, exponent: i32) -> i32 {
         if value >= 0 { self.magnitude_of(value, exponent) } else { -1 - self.magnitude_of(-value, exponent) }
-    }
-
-    /// Rank near a fixed-point number, rounded to nearest: for guesses only.
-    #[inline(always)]
-    pub(crate) const fn rank_near(self, value: i32, exponent: i32) -> i32 {
-        let magnitude = (self.magnitude_with(value.abs(), exponent, self.mantissa_bits() + 1) + 1) >> 1;
-        let magnitude = if magnitude >= self.magnitudes() { self.magnitudes() - 1 } else { magnitude };
-        if value >= 0 { magnitude } else { -1 - magnitude }
     }
 }

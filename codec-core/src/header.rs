@@ -7,7 +7,7 @@ use crate::bytes::Reader;
 use crate::element::ElementFormat;
 use crate::limits::{
     Limits, MAGIC, MAX_CHUNK_TOKENS, MAX_CHUNKS, MAX_FIRST_TOKEN, MAX_HEAD_DIM, MAX_KV_HEADS, MAX_LAYERS,
-    MAX_NAME, MAX_TOKENS, VERSION, payload_bound,
+    MAX_NAME, MAX_TOKENS, OLDEST, VERSION, payload_bound,
 };
 use crate::{Error, Result, Rule};
 
@@ -287,7 +287,7 @@ impl Header {
         }
         reader.take(MAGIC.len() as u64)?;
         let version = reader.u16()?;
-        if version == 0 || version > VERSION {
+        if !(OLDEST..=VERSION).contains(&version) {
             return Err(Error::UnsupportedVersion { found: version, newest: VERSION });
         }
         let ids = reader.take(4)?;

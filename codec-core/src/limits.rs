@@ -4,8 +4,10 @@ use crate::{ElementFormat, Error, Result, Rule};
 
 /// First bytes of every stream: a high bit, the name, and line ends that text-mode copies destroy.
 pub const MAGIC: [u8; 8] = [0x89, 0x53, 0x4B, 0x56, 0x0D, 0x0A, 0x1A, 0x0A];
-/// The format version written; versions `1..=VERSION` are read.
-pub const VERSION: u16 = 1;
+/// The format version written; versions `OLDEST..=VERSION` are read.
+pub const VERSION: u16 = 2;
+/// The oldest version read: version 1 was never released.
+pub const OLDEST: u16 = 2;
 
 /// rANS lanes of a chunk.
 pub const LANES: usize = 32;

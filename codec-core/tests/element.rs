@@ -69,7 +69,7 @@ fn mid_is_the_midpoint_rounded_down() {
 }
 
 #[test]
-fn magnitude_of_is_the_largest_not_above() {
+fn magnitude_of_is_the_nearest() {
     for format in ElementFormat::ALL {
         for exponent in -120..=120 {
             let powers = (0..30)
@@ -78,11 +78,11 @@ fn magnitude_of_is_the_largest_not_above() {
                 let m = format.magnitude_of(v, exponent);
                 let real = f64::from(v) * 2f64.powi(-exponent);
                 assert!((0..format.magnitudes()).contains(&m));
-                assert!(value(format, m) <= real, "{format:?} {exponent} {v}");
-                assert!(
-                    m == format.magnitudes() - 1 || value(format, m + 1) > real,
-                    "{format:?} {exponent} {v}"
-                );
+                let away = |m: i32| (value(format, m) - real).abs();
+                assert!(m == 0 || away(m) <= away(m - 1), "{format:?} {exponent} {v}");
+                // The upper one of two that are equally near.
+                let last = m == format.magnitudes() - 1;
+                assert!(last || away(m) < away(m + 1), "{format:?} {exponent} {v}");
                 assert_eq!(format.rank_of_fixed(v, exponent), m);
                 if v > 0 {
                     assert_eq!(format.rank_of_fixed(-v, exponent), -1 - m);

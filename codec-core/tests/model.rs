@@ -121,6 +121,27 @@ fn tables_are_the_rounded_powers() {
     }
 }
 
+/// However small the scale beside the codes, what the mean rounds to is in the window, and nearly free.
+#[test]
+fn a_certain_mean_costs_next_to_nothing() {
+    let mut r = Random(77);
+    for format in ElementFormat::ALL {
+        for _ in 0..20_000 {
+            let exponent = 20;
+            let code = (r.next() & ((1 << format.width()) - 1)) as u16;
+            let rank = format.rank(code);
+            let (lo, hi) = (format.edge(rank, exponent), format.edge(rank + 1, exponent));
+            // Codes that are at least 64 scales of one unit wide, the mean at least 20 of them inside.
+            if i64::from(hi) - i64::from(lo) < 64 || hi.max(-lo) >= (1 << 30) - 100 {
+                continue;
+            }
+            let mu = lo + 20 + (r.next() % (hi - lo - 40) as u64) as i32;
+            let symbol = ScalarModel::new(format, exponent, &Shape::gaussian(), mu, 0).symbol(code);
+            assert!(symbol.freq > 65_000 && symbol.raw_bits == 0, "{format:?} {code:#x} {mu}: {symbol:?}");
+        }
+    }
+}
+
 #[test]
 fn costs_are_rounded_up_by_at_most_two_256ths() {
     for freq in 1..=65535u16 {

@@ -79,7 +79,7 @@ fn this_build_still_makes_them() {
         assert!(cache.encode() == old, "{name}");
     }
     for (name, _, bytes, _) in golden::reject() {
-        let old = fs::read(root().join("reject").join(format!("v1_{name}.skv"))).unwrap();
+        let old = fs::read(root().join("reject").join(format!("v2_{name}.skv"))).unwrap();
         assert!(bytes == old, "{name}");
     }
 }
@@ -103,7 +103,7 @@ fn the_vectors_show_what_they_say() {
                 }
                 raw += usize::from(mode == PlaneMode::Raw);
                 coded += usize::from(mode == PlaneMode::Coded);
-                assert!(!name.starts_with("v1_zone") || mode == PlaneMode::Coded);
+                assert!(!name.starts_with("v2_zone") || mode == PlaneMode::Coded);
                 decoder.next_plane(&shaped.model(), &mut vec![0; shaped.plane.codes.len()]).unwrap();
             }
         }

@@ -73,7 +73,7 @@ pub trait Backend {
 
     /// What answers, for reports: for example `portable`, `cpu/avx512vnni`.
     fn name(&self) -> &str;
-    /// Packs weights once.
+    /// Packs weights once. At least [`MAX_INPUTS`](crate::data::MAX_INPUTS) inputs are taken; profiles have no more.
     fn load(&self, weights: Weights) -> Result<Self::Matrix, Error>;
     /// Brings values to the backend.
     fn upload(&self, x: data::Ints) -> Self::Ints;

@@ -88,7 +88,7 @@ impl<'a, B: Backend> ChainState<'a, B> {
         ChainState {
             about,
             depth,
-            layer: Layer::new(about, steps, residual),
+            layer: Layer::new(about, steps, residual, true),
             embed: None,
             past: VecDeque::new(),
         }
@@ -184,8 +184,6 @@ impl<B: Backend> Predict<B> for Chain<'_, B> {
         self.state.end_layer(b, layer, &self.weights.layers[layer]);
         Ok(())
     }
-
-    fn past(&mut self, _: &B, _: usize, _: B::Ints, _: B::Ints) {}
 
     fn powers(&self) -> Option<[&B::Ints; 2]> {
         None

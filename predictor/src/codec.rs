@@ -13,15 +13,25 @@ use crate::chain::{Chain, LoadedChain};
 use crate::coding::CodingTables;
 use crate::draft::{Draft, Feedback, LoadedNet};
 use crate::error::Error;
-use crate::predict::{Predict, Units};
+use crate::predict::{Before, Predict, Units};
 use crate::profile::{Embedded, Kind, Mode, Precision, ProfileFile};
 use crate::session::{Decode, Encode, Progress, Session};
 use crate::stat::Static;
 
 /// Default tokens of a chunk.
 pub const CHUNK_TOKENS: u32 = 256;
-/// Tokens that go through a layer together: bounds memory, never changes a bit.
-const RUN_TOKENS: usize = 2048;
+/// Most tokens of a run, which go through a layer together.
+pub const RUN_TOKENS: usize = 2048;
+/// Most keys and values of one layer in a run: 256 MiB for each sum, prediction or innovation of them.
+pub const RUN_SCALARS: usize = 1 << 26;
+
+/// Tokens of a run of whole chunks: as many as [`RUN_TOKENS`] and [`RUN_SCALARS`] allow, at least one chunk. It bounds memory by what a chunk may
+/// take, and never changes a bit.
+pub fn run_tokens(geometry: Geometry, chunk: usize) -> usize {
+    let layer = geometry.kv_heads.saturating_mul(geometry.head_dim).saturating_mul(2);
+    let (most, chunk) = (RUN_TOKENS.min(RUN_SCALARS / layer.max(1)), chunk.max(1));
+    chunk * (most / chunk).max(1)
+}
 
 /// A mode of a profile, its weights packed for a backend.
 pub struct LoadedMode<'a, B: Backend> {
@@ -118,19 +128,9 @@ impl<'a, B: Backend> LoadedMode<'a, B> {
         self.about().ids
     }
 
-    /// Whether the predictor needs the true codes of earlier tokens, not only their number.
-    pub fn needs_past(&self) -> bool {
-        self.about().kind == Kind::Draft
-    }
-
-    /// Refuses to start at token `first` what can only run from the beginning.
-    fn check_start(&self, first: usize) -> Result<(), Error> {
-        if first > 0 && self.needs_past() && !self.about().feedback {
-            return Err(Error::Input(alloc::format!(
-                "an open-loop draft learns nothing from the cache of earlier tokens: it starts at token 0, not at {first}"
-            )));
-        }
-        Ok(())
+    /// What the predictor must know of the tokens before a run.
+    pub fn before(&self) -> Before {
+        self.predictor().before()
     }
 }
 
@@ -198,8 +198,26 @@ pub fn compress<B: Backend>(
     options: Options,
     progress: Progress<'_>,
 ) -> Result<Vec<u8>, Error> {
+    compress_runs(
+        b,
+        mode,
+        cache,
+        options,
+        run_tokens(cache.geometry, options.chunk_tokens as usize),
+        progress,
+    )
+}
+
+/// [`compress`] in runs of `run` tokens, a multiple of the chunk length.
+fn compress_runs<B: Backend>(
+    b: &B,
+    mode: &LoadedMode<'_, B>,
+    cache: &CacheView<'_>,
+    options: Options,
+    run: usize,
+    progress: Progress<'_>,
+) -> Result<Vec<u8>, Error> {
     check_geometry(mode.file, cache.geometry)?;
-    mode.check_start(options.from)?;
     let about = mode.about();
     if options.from >= cache.tokens {
         let (from, tokens) = (options.from, cache.tokens);
@@ -261,13 +279,8 @@ pub fn compress<B: Backend>(
     };
     header.check()?;
     let chunk = options.chunk_tokens as usize;
-    let run = chunk * (RUN_TOKENS / chunk).max(1);
     let mut session = mode.session(b, cache.format, &cache.scales)?;
-    if mode.needs_past() {
-        skip(&mut session, options.from, cache.codes)?;
-    } else {
-        session.pass(options.from);
-    }
+    start_at(&mut session, options.from, run, Some(cache.codes))?;
     let mut chunks = Vec::new();
     for start in (options.from..cache.tokens).step_by(run) {
         let end = (start + run).min(cache.tokens);
@@ -289,10 +302,18 @@ pub fn compress<B: Backend>(
     Ok(write_stream(&header, &chunks)?)
 }
 
-/// Learns the first `tokens` tokens, a run at a time.
-fn skip<B: Backend>(session: &mut Session<'_, B>, tokens: usize, codes: Prefix<'_>) -> Result<(), Error> {
-    for start in (0..tokens).step_by(RUN_TOKENS) {
-        let end = (start + RUN_TOKENS).min(tokens);
+/// Comes to token `first`: what must be known of the tokens before it is learnt from their codes, a run at a time.
+fn start_at<B: Backend>(
+    session: &mut Session<'_, B>,
+    first: usize,
+    run: usize,
+    codes: Option<Prefix<'_>>,
+) -> Result<(), Error> {
+    let Some(codes) = codes.filter(|_| session.before() == Before::Truth) else {
+        return session.pass(first);
+    };
+    for start in (0..first).step_by(run) {
+        let end = (start + run).min(first);
         session.skip(end - start, |layer, part, head| codes(layer, part, head, start..end))?;
     }
     Ok(())
@@ -322,6 +343,21 @@ pub fn decompress<B: Backend>(
     progress: Progress<'_>,
 ) -> Result<Vec<u32>, Error> {
     let header = stream.header();
+    let run = run_tokens(header.geometry, header.chunk_tokens as usize);
+    decompress_runs(b, mode, stream, known, run, sink, progress)
+}
+
+/// [`decompress`] in runs of `run` tokens, a multiple of the chunk length.
+fn decompress_runs<B: Backend>(
+    b: &B,
+    mode: &LoadedMode<'_, B>,
+    stream: &Stream<'_>,
+    known: Known<'_>,
+    run: usize,
+    sink: Sink<'_>,
+    progress: Progress<'_>,
+) -> Result<Vec<u32>, Error> {
+    let header = stream.header();
     check_stream(mode.file, header)?;
     check_geometry(mode.file, header.geometry)?;
     let about = mode.about();
@@ -340,26 +376,15 @@ pub fn decompress<B: Backend>(
             .map_err(|_| Error::Input(alloc::format!("token {n} is beyond this machine's address space")))
     };
     let (first, tokens) = (place(header.first_token)?, place(header.tokens)?);
-    mode.check_start(first)?;
     let mut session = mode.session(b, header.format, &header.scales)?;
-    if !mode.needs_past() {
-        session.pass(first);
-    } else if first > 0 {
-        let Some(prefix) = known.prefix else {
-            return Err(Error::Input(alloc::format!(
-                "the stream starts at token {first}: the cache of the tokens before it is needed"
-            )));
-        };
-        skip(&mut session, first, prefix)?;
-    }
+    start_at(&mut session, first, run, known.prefix)?;
     let chunk = header.chunk_tokens as usize;
-    let per_run = (RUN_TOKENS / chunk).max(1);
     let mut all_ids = Vec::new();
-    for (i, start) in (0..tokens).step_by(chunk * per_run).enumerate() {
-        let end = (start + chunk * per_run).min(tokens);
+    for start in (0..tokens).step_by(run) {
+        let end = (start + run).min(tokens);
         let ranges = chunk_ranges(start, end, chunk);
         let refs: Vec<_> =
-            (i * per_run..i * per_run + ranges.len()).map(|c| stream.chunk(c)).collect::<Result<_, _>>()?;
+            (start / chunk..).take(ranges.len()).map(|c| stream.chunk(c)).collect::<Result<_, _>>()?;
         let mut decoders: Vec<_> = refs.iter().map(|c| c.decoder(header)).collect::<Result<_, _>>()?;
         let mut ids: Vec<u32> = decoders.iter().filter_map(|d| d.token_ids()).flatten().copied().collect();
         if ids.is_empty() {
@@ -423,4 +448,68 @@ pub fn kind_of(header: &Header) -> Result<Kind, Error> {
 /// Parses a stream within the caller's limits.
 pub fn parse<'s>(bytes: &'s [u8], limits: &Limits) -> Result<Stream<'s>, Error> {
     Ok(Stream::parse(bytes, limits)?)
+}
+
+#[cfg(all(test, feature = "conformance"))]
+mod tests {
+    use super::*;
+    use crate::portable::Portable;
+    use crate::synthetic::{MODES, Make, Random};
+
+    #[test]
+    fn runs_are_bounded_in_tokens_and_scalars() {
+        let g = |kv_heads, head_dim| Geometry { layers: 1, kv_heads, head_dim };
+        assert_eq!([256, 1, 100, 2048].map(|chunk| run_tokens(g(8, 128), chunk)), [2048, 2048, 2000, 2048]);
+        // 2^26 scalars are 128 tokens of the widest layer that profiles may have; a chunk is never divided.
+        assert_eq!([1, 100, 256, 65536].map(|chunk| run_tokens(g(64, 4096), chunk)), [128, 100, 256, 65536]);
+        assert_eq!([0, 7].map(|chunk| run_tokens(g(usize::MAX, 2), chunk)), [1, 7]);
+        assert_eq!(run_tokens(g(0, 0), 256), 2048);
+    }
+
+    /// Each run ends where a chunk does, somewhere else with every length: the streams are the same, and each is read in runs of any length.
+    #[test]
+    fn the_length_of_runs_changes_no_bit() {
+        let (b, make, tokens) = (Portable::new(), Make::default(), 100);
+        let bytes = make.profile().unwrap();
+        let file = ProfileFile::parse(&bytes).unwrap();
+        let (format, hd, mut r) = (ElementFormat::Bf16, make.geometry.head_dim, Random(4));
+        let planes: Vec<_> =
+            (0..make.geometry.planes()).map(|_| make.codes(&mut r, format, tokens)).collect();
+        let codes = |l, p, h, t: Range<usize>| {
+            planes[make.geometry.plane(l, p, h)][t.start * hd..t.end * hd].to_vec()
+        };
+        let ids: Vec<u32> = (0..tokens).map(|_| (r.bits() % make.vocab as u64) as u32).collect();
+        let view = CacheView {
+            format,
+            geometry: make.geometry,
+            tokens,
+            scales: Vec::new(),
+            ids: Some(&ids),
+            codes: &codes,
+        };
+        for (kind, precision) in MODES {
+            let mode = LoadedMode::load(&b, &file, kind, precision, format).unwrap();
+            for from in [0, 48] {
+                if from > 0 && mode.before() == Before::Predictions {
+                    continue;
+                }
+                let options = Options { chunk_tokens: 16, from, ..Options::default() };
+                let in_runs = |run| compress_runs(&b, &mode, &view, options, run, &mut |_, _| {}).unwrap();
+                let whole = compress(&b, &mode, &view, options, &mut |_, _| {}).unwrap();
+                for run in [16, 32, 80] {
+                    assert!(in_runs(run) == whole, "{kind:?} {precision} from {from} in runs of {run}");
+                    let stream = parse(&whole, &Limits::default()).unwrap();
+                    let mut seen = 0;
+                    let mut sink = |l, p, h, at: usize, found: &[u16]| {
+                        let at = from + at;
+                        assert_eq!(found, codes(l, p, h, at..at + found.len() / hd));
+                        seen += found.len();
+                    };
+                    let known = Known { ids: None, prefix: Some(&codes) };
+                    decompress_runs(&b, &mode, &stream, known, run, &mut sink, &mut |_, _| {}).unwrap();
+                    assert_eq!(seen, (tokens - from) * hd * planes.len());
+                }
+            }
+        }
+    }
 }

@@ -106,6 +106,9 @@ impl Rows {
     }
 }
 
+/// Most inputs of a matrix: the exact sums of any backend fit its accumulators (numerics.md, section 4).
+pub const MAX_INPUTS: usize = 1 << 16;
+
 /// Weights `[out, inp]` with one scale per output, as a profile holds them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Weights {

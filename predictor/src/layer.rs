@@ -14,6 +14,7 @@ pub struct Layer<'a, B: Backend> {
     about: &'a Description,
     steps: &'a [u64],
     residual: Digits,
+    closed: bool,
     start: usize,
     tokens: usize,
     prediction: Option<B::Ints>,
@@ -22,12 +23,13 @@ pub struct Layer<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Layer<'a, B> {
-    /// Of no run yet. `residual`: digits of innovations.
-    pub fn new(about: &'a Description, steps: &'a [u64], residual: Digits) -> Self {
+    /// Of no run yet. `residual`: digits of innovations; `closed`: whether what planes were is learnt at all.
+    pub fn new(about: &'a Description, steps: &'a [u64], residual: Digits, closed: bool) -> Self {
         Layer {
             about,
             steps,
             residual,
+            closed,
             start: 0,
             tokens: 0,
             prediction: None,
@@ -69,10 +71,9 @@ impl<'a, B: Backend> Layer<'a, B> {
     /// Starts a layer from first predictions, `[tokens, 2 * kv_heads * head_dim]`, keys before RoPE.
     pub fn begin_layer(&mut self, b: &B, prediction: B::Ints) {
         let (tokens, width) = (self.tokens, self.width());
-        let zeros = || Some(b.upload(Ints::zeros(tokens, width)));
+        let zeros = || self.closed.then(|| b.upload(Ints::zeros(tokens, width)));
+        (self.innovation, self.value) = ([zeros(), zeros()], [zeros(), zeros()]);
         self.prediction = Some(prediction);
-        self.innovation = [zeros(), zeros()];
-        self.value = [zeros(), zeros()];
     }
 
     /// The layer's predictions so far.
@@ -80,12 +81,12 @@ impl<'a, B: Backend> Layer<'a, B> {
         self.prediction.as_ref().expect("a layer has begun")
     }
 
-    /// The layer's innovations so far of a part, keys before RoPE.
+    /// The layer's innovations so far of a part, keys before RoPE. In a closed loop only.
     pub fn innovation(&self, part: Part) -> &B::Ints {
         self.innovation[part as usize].as_ref().expect("a layer has begun")
     }
 
-    /// Takes the layer's true values of both parts, keys as cached (after RoPE).
+    /// Takes the layer's true values of both parts, keys as cached (after RoPE). In a closed loop only.
     pub fn take_values(&mut self) -> [B::Ints; 2] {
         [0, 1].map(|p| self.value[p].take().expect("a layer has begun"))
     }
@@ -102,18 +103,28 @@ impl<'a, B: Backend> Layer<'a, B> {
 
     /// Learns a plane; returns its innovations (keys before RoPE) as digits, for [`Layer::regress`].
     pub fn observe(&mut self, b: &B, layer: usize, part: Part, head: usize, seen: Truth<B::Ints>) -> B::Rows {
+        let innovation = self.keep(b, part, head, seen);
+        self.digits(b, layer, part, &innovation)
+    }
+
+    /// Adds a plane to the layer's innovations and values; returns its innovations (keys before RoPE).
+    fn keep(&mut self, b: &B, part: Part, head: usize, seen: Truth<B::Ints>) -> B::Ints {
         let hd = self.about.head_dim;
         let innovation = match part {
             Part::Key => b.rope(&seen.innovation, 0..hd, &self.rotary(true)),
             Part::Value => seen.innovation,
         };
         for (all, one) in [(&mut self.innovation, &innovation), (&mut self.value, &seen.value)] {
-            b.add(all[part as usize].as_mut().expect("a layer has begun"), head * hd, one);
+            if let Some(all) = &mut all[part as usize] {
+                b.add(all, head * hd, one);
+            }
         }
-        b.quantise(
-            &innovation,
-            &Quantise::rows(hd, self.residual, self.about.exponents[layer][part as usize]),
-        )
+        innovation
+    }
+
+    fn digits(&self, b: &B, layer: usize, part: Part, innovation: &B::Ints) -> B::Rows {
+        let exponent = self.about.exponents[layer][part as usize];
+        b.quantise(innovation, &Quantise::rows(self.about.head_dim, self.residual, exponent))
     }
 
     /// Adds a plane's innovations, through `matrix`, to the layer's predictions from `column` on.
@@ -122,7 +133,7 @@ impl<'a, B: Backend> Layer<'a, B> {
         b.gemm(innovation, matrix, None, Store { column, add: true }, prediction);
     }
 
-    /// Learns a plane and improves the predictions of those after it.
+    /// Learns a plane and improves the predictions of those after it; nothing in an open loop.
     pub fn learn(
         &mut self,
         b: &B,
@@ -130,8 +141,12 @@ impl<'a, B: Backend> Layer<'a, B> {
         seen: Truth<B::Ints>,
         regress: &Regress<B>,
     ) {
-        let rows = self.observe(b, layer, part, head, seen);
+        if !self.closed {
+            return;
+        }
+        let innovation = self.keep(b, part, head, seen);
         if let Some(matrix) = regress.get(part, head) {
+            let rows = self.digits(b, layer, part, &innovation);
             let column = self.column(part, head) + self.about.head_dim;
             self.regress(b, &rows, column, matrix);
         }

@@ -7,6 +7,17 @@ use speckv_codec_core::Part;
 use crate::backend::{Backend, Truth, Unit};
 use crate::error::Error;
 
+/// What a predictor must know of the tokens before a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing: a run may start anywhere.
+    Nothing,
+    /// Their true keys and values.
+    Truth,
+    /// Its own predictions of them: it runs from token 0 on.
+    Predictions,
+}
+
 /// Predicts planes in coding order (layer, part, head) over a run of tokens, learning each plane's truth before the next.
 ///
 /// The session calls, for a run: `begin`, then for each layer `begin_layer`, for each part and head `predict` and `observe`, then `end_layer`.
@@ -21,8 +32,12 @@ pub trait Predict<B: Backend> {
     fn observe(&mut self, b: &B, layer: usize, part: Part, head: usize, seen: Truth<B::Ints>);
     /// Ends a layer: all its planes are known.
     fn end_layer(&mut self, b: &B, layer: usize) -> Result<(), Error>;
-    /// Learns a layer's true values (all heads, `[tokens, kv_heads * head_dim]`) of tokens before the first run.
-    fn past(&mut self, b: &B, layer: usize, key: B::Ints, value: B::Ints);
+    /// What it must know of the tokens before a run.
+    fn before(&self) -> Before {
+        Before::Nothing
+    }
+    /// Learns a layer's true values (all heads, `[tokens, kv_heads * head_dim]`) of tokens before a run: called for [`Before::Truth`] alone.
+    fn past(&mut self, _b: &B, _layer: usize, _key: B::Ints, _value: B::Ints) {}
     /// log2 of the mean square of the layer's predicted keys and values, one column each, if they say anything about the scale of errors.
     fn powers(&self) -> Option<[&B::Ints; 2]>;
     /// Whether anything may follow from the true values of earlier layers; else the scales of a layer's errors too are told by that layer alone.

@@ -10,7 +10,7 @@ use crate::backend::{Backend, Pricing};
 use crate::coding::CodingTables;
 use crate::data::Ints;
 use crate::error::Error;
-use crate::predict::{Energies, Predict, Units};
+use crate::predict::{Before, Energies, Predict, Units};
 
 /// Told after each layer: (run's first token, layer).
 pub type Progress<'a> = &'a mut dyn FnMut(usize, usize);
@@ -89,6 +89,8 @@ pub struct Session<'a, B: Backend> {
     format: ElementFormat,
     units: Units,
     position: usize,
+    /// Something failed half-way: layers may know different numbers of tokens.
+    broken: bool,
 }
 
 impl<'a, B: Backend> Session<'a, B> {
@@ -102,7 +104,7 @@ impl<'a, B: Backend> Session<'a, B> {
         format: ElementFormat,
         units: Units,
     ) -> Self {
-        Session { backend, predictor, tables, exponents, geometry, format, units, position: 0 }
+        Session { backend, predictor, tables, exponents, geometry, format, units, position: 0, broken: false }
     }
 
     /// Tokens known so far.
@@ -110,17 +112,45 @@ impl<'a, B: Backend> Session<'a, B> {
         self.position
     }
 
-    /// Passes over `tokens` tokens that precede the next run: for predictors that learn nothing from earlier tokens.
-    pub fn pass(&mut self, tokens: usize) {
-        self.position += tokens;
+    /// What the predictor must know of the tokens before a run.
+    pub fn before(&self) -> Before {
+        self.predictor.before()
     }
 
-    /// Learns `tokens` tokens that precede the next run, from their true codes.
+    /// Passes over `tokens` tokens that precede the next run.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the predictor must know them.
+    pub fn pass(&mut self, tokens: usize) -> Result<(), Error> {
+        let first = self.position + tokens;
+        let what = match self.before() {
+            Before::Predictions if tokens > 0 => alloc::format!(
+                "an open-loop draft learns nothing from the cache of earlier tokens: it starts at token 0, not at {first}"
+            ),
+            Before::Truth if tokens > 0 => alloc::format!(
+                "to start at token {first} the predictor needs the cache of the tokens before it: supply their codes"
+            ),
+            _ => {
+                self.position = first;
+                return Ok(());
+            }
+        };
+        Err(Error::Input(what))
+    }
+
+    /// Learns `tokens` tokens that precede the next run, from their true codes, which are asked for only where they teach anything.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if true codes are not what the predictor must know of them, or there are more or fewer than there should be.
     pub fn skip(
         &mut self,
         tokens: usize,
         mut codes: impl FnMut(usize, Part, usize) -> Vec<u16>,
     ) -> Result<(), Error> {
+        if self.before() != Before::Truth {
+            return self.pass(tokens);
+        }
+        self.start()?;
         let (b, hd) = (self.backend, self.geometry.head_dim);
         for layer in 0..self.geometry.layers {
             let mut parts = Vec::new();
@@ -139,8 +169,20 @@ impl<'a, B: Backend> Session<'a, B> {
                 self.predictor.past(b, layer, key, value);
             }
         }
-        self.position += tokens;
+        self.end(tokens);
         Ok(())
+    }
+
+    /// Starts what must not be left half done.
+    fn start(&mut self) -> Result<(), Error> {
+        if core::mem::replace(&mut self.broken, true) {
+            return Err(Error::Input("the session failed before: start another".into()));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, tokens: usize) {
+        (self.position, self.broken) = (self.position + tokens, false);
     }
 
     /// Codes the next `tokens` tokens.
@@ -153,6 +195,7 @@ impl<'a, B: Backend> Session<'a, B> {
     ) -> Result<(), Error> {
         let b = self.backend;
         self.predictor.begin(b, self.position, tokens, ids)?;
+        self.start()?;
         let mut energies = Energies::<B>::default();
         for layer in 0..self.geometry.layers {
             self.predictor.begin_layer(b, layer)?;
@@ -181,7 +224,7 @@ impl<'a, B: Backend> Session<'a, B> {
             }
             progress(self.position, layer);
         }
-        self.position += tokens;
+        self.end(tokens);
         Ok(())
     }
 }

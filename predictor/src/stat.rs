@@ -60,8 +60,6 @@ impl<B: Backend> Predict<B> for Static {
         Ok(())
     }
 
-    fn past(&mut self, _: &B, _: usize, _: B::Ints, _: B::Ints) {}
-
     fn powers(&self) -> Option<[&B::Ints; 2]> {
         None
     }

@@ -10,18 +10,25 @@ use crate::data::{Digits, Weights};
 use crate::error::Error;
 use crate::fixed::Scale;
 use crate::profile::{
-    Description, Embedding, Kind, LayerExponents, Mode, Net, NetDigits, Precision, ProfileWriter,
+    Description, Embedding, Kind, LayerExponents, Mode, NamedDigits, Net, PRECISIONS, PROFILE_VERSION,
+    Precision, ProfileWriter,
 };
 pub use crate::random::Random;
 
-/// The modes of a made-up profile: every kind of predictor, closed and open, on a network of its own tensors and on one that falls back on it.
-pub const MODES: [(Kind, &str); 6] = [
+/// What the name of an open-loop precision ends with.
+const OPEN: &str = "-open";
+
+/// The modes of a made-up profile, for each class of caches: every kind of predictor, every precision, closed and open. Networks after the first
+/// fall back on it where their digits are the same, chains for 8-bit caches on those for 16-bit ones.
+pub const MODES: [(Kind, &str); 8] = [
     (Kind::Static, ""),
     (Kind::Chain, "no-ids"),
     (Kind::Chain, "ids"),
-    (Kind::Draft, "test"),
-    (Kind::Draft, "open"),
-    (Kind::Draft, "other"),
+    (Kind::Draft, PRECISIONS[0].name),
+    (Kind::Draft, PRECISIONS[1].name),
+    (Kind::Draft, PRECISIONS[2].name),
+    (Kind::Draft, PRECISIONS[3].name),
+    (Kind::Draft, "w8a8+kv16-open"),
 ];
 
 /// What a made-up profile looks like.
@@ -39,8 +46,6 @@ pub struct Make {
     pub vocab: usize,
     /// QK-norm (and no QKV bias), or QKV bias (and no QK-norm).
     pub qk_norm: bool,
-    /// Digits of weights and activations outside the K and V projections, and of attention.
-    pub digits: Digits,
     /// Leading columns of two digits.
     pub wide: usize,
     /// Seed of every tensor.
@@ -56,7 +61,6 @@ impl Default for Make {
             ffn: 48,
             vocab: 50,
             qk_norm: true,
-            digits: Digits::One,
             wide: 5,
             seed: 1,
         }
@@ -95,7 +99,6 @@ impl Make {
     pub fn profile(&self) -> Result<Vec<u8>, Error> {
         let (g, mut r, mut out) = (self.geometry, Random(self.seed), ProfileWriter::default());
         let (width, e) = (g.kv_heads * g.head_dim, 20);
-        let d = self.digits.count();
         let layer = LayerExponents {
             raw_key: e,
             raw_query: e,
@@ -106,38 +109,45 @@ impl Make {
             up: e,
             act: e,
         };
-        let mode = |kind, precision: &str, class| Mode {
-            kind,
-            precision: precision.into(),
-            class,
-            net: (kind == Kind::Draft).then_some(usize::from(precision == "other")),
-            residual_digits: 2,
-            feedback: kind != Kind::Static && precision != "open",
-            base: None,
-            depth: if kind == Kind::Chain { 2 } else { 0 },
-            ids: kind == Kind::Draft || precision == "ids",
+        let mode = |i: usize, class: Precision| {
+            let (kind, precision) = MODES[i];
+            let open = precision.strip_suffix(OPEN);
+            Mode {
+                kind,
+                precision: precision.into(),
+                class,
+                net: PRECISIONS.iter().position(|p| p.name == open.unwrap_or(precision)),
+                residual_digits: 2,
+                feedback: kind != Kind::Static && open.is_none(),
+                base: (kind == Kind::Chain && class == Precision::Coarse).then_some(i),
+                depth: if kind == Kind::Chain { 2 } else { 0 },
+                ids: kind == Kind::Draft || precision == "ids",
+            }
         };
         let modes = [Precision::Fine, Precision::Coarse]
             .into_iter()
-            .flat_map(|class| MODES.map(|(kind, precision)| mode(kind, precision, class)))
+            .flat_map(|class| (0..MODES.len()).map(move |i| mode(i, class)))
             .collect::<Vec<_>>();
-        let net = Net {
+        let net = |named: &NamedDigits| Net {
             hidden: self.hidden,
             heads: self.heads,
             ffn: self.ffn,
-            base: None,
+            base: (named.name != PRECISIONS[0].name).then_some(0),
             hidden_exponent: e,
             wide: self.wide,
             eps: (20000, -31),
             qk_norm: self.qk_norm,
             hadamard_o: 0,
             hadamard_down: self.ffn.trailing_zeros(),
-            digits: NetDigits { kv: 2, q: d, o: d, gate_up: d, down: d, attention: d },
-            layers: alloc::vec![layer; g.layers],
+            digits: named.activations,
+            // The scale of a value row gets finer with its digits.
+            layers: alloc::vec![
+                LayerExponents { value_scale: 8 * named.activations.attention as i32 - 5, ..layer };
+                g.layers
+            ],
         };
-        let other = Net { base: Some(0), digits: NetDigits::new(1, 3 - d, 3 - d), ..net.clone() };
         let about = Description {
-            version: 1,
+            version: PROFILE_VERSION,
             target: "made up".into(),
             layers: g.layers,
             kv_heads: g.kv_heads,
@@ -151,7 +161,7 @@ impl Make {
                 eps: Some((20000, -31)),
             }),
             modes: modes.clone(),
-            nets: alloc::vec![net, other],
+            nets: PRECISIONS.iter().map(net).collect(),
             fitted: serde_json::Value::Null,
         };
         out.u64s(
@@ -162,38 +172,36 @@ impl Make {
         let embed = self.weights(&mut r, self.vocab, self.hidden, Digits::Two, e, false);
         out.weights("embed", &embed);
         for l in 0..g.layers {
-            let name = |what: &str| alloc::format!("net.0.layers.{l}.{what}");
-            let biased = !self.qk_norm;
-            out.weights(&name("kv"), &self.weights(&mut r, 2 * width, self.hidden, Digits::Two, e, biased));
+            let (inner, wide, biased) = (l + 1 < g.layers, self.heads * g.head_dim, !self.qk_norm);
             let norm: Vec<(i16, i16)> =
                 (0..g.head_dim).map(|_| ((1 << 14) - r.around(2).unsigned_abs() as i16, -14)).collect();
-            if self.qk_norm {
-                out.signed_scales(&name("key_norm"), &norm);
+            for (n, named) in PRECISIONS.iter().enumerate() {
+                let (own, first) = (named.weights, PRECISIONS[0].weights);
+                let mut put = |what: &str, rows: usize, inp, [own, first]: [usize; 2], exponent, bias| {
+                    if n == 0 || own != first {
+                        let digits = if own == 1 { Digits::One } else { Digits::Two };
+                        let w = self.weights(&mut r, rows, inp, digits, exponent, bias);
+                        out.weights(&alloc::format!("net.{n}.layers.{l}.{what}"), &w);
+                    }
+                };
+                put("kv", 2 * width, self.hidden, [own.kv, first.kv], e, biased);
+                if inner {
+                    put("q", wide, self.hidden, [own.q, first.q], e, biased);
+                    put("o", self.hidden, wide, [own.o, first.o], e - 3, false);
+                    put("gate_up", 2 * self.ffn, self.hidden, [own.gate_up, first.gate_up], e, false);
+                    put("down", self.hidden, self.ffn, [own.down, first.down], e - 3, false);
+                }
             }
-            // The other network has its own K and V projections in one digit, the rest from the first.
-            let kv = self.weights(&mut r, 2 * width, self.hidden, Digits::One, e, biased);
-            out.weights(&alloc::format!("net.1.layers.{l}.kv"), &kv);
-            if l + 1 < g.layers {
-                let wide = self.heads * g.head_dim;
-                out.weights(&name("q"), &self.weights(&mut r, wide, self.hidden, self.digits, e, biased));
-                out.weights(&name("o"), &self.weights(&mut r, self.hidden, wide, self.digits, e - 3, false));
-                out.weights(
-                    &name("gate_up"),
-                    &self.weights(&mut r, 2 * self.ffn, self.hidden, self.digits, e, false),
-                );
-                out.weights(
-                    &name("down"),
-                    &self.weights(&mut r, self.hidden, self.ffn, self.digits, e - 3, false),
-                );
+            for what in ["key_norm", "query_norm"].iter().take(1 + usize::from(inner)) {
                 if self.qk_norm {
-                    out.signed_scales(&name("query_norm"), &norm);
+                    out.signed_scales(&alloc::format!("net.0.layers.{l}.{what}"), &norm);
                 }
             }
         }
         for (m, mode) in modes.iter().enumerate() {
             let mut tables = CodingTables::new(g, Shape::gaussian());
-            tables.channel.iter_mut().for_each(|c| *c = 16 * 18 + r.around(24) as i16);
-            tables.token.iter_mut().for_each(|t| *t = r.around(1 << 17) as i32);
+            tables.channel.iter_mut().for_each(|c| *c = 16 * 20 + 8 + r.around(8) as i16);
+            tables.token.iter_mut().for_each(|t| *t = r.around(1 << 16) as i32);
             tables.save(&mut out, m);
             let planes = if mode.feedback { 2 * g.kv_heads } else { 1 };
             for what in ["mean", "bias"] {
@@ -220,6 +228,9 @@ impl Make {
                     put("gain.key", self.hidden, width, Digits::One, e - 5);
                     put("gain.value", self.hidden, width, Digits::One, e - 5);
                 }
+                if mode.base.is_some() {
+                    continue;
+                }
                 if mode.kind == Kind::Chain && mode.ids {
                     put("embed", 2 * width, self.hidden, if l == 0 { Digits::Two } else { Digits::One }, e);
                 }
@@ -232,16 +243,17 @@ impl Make {
         out.finish(&about)
     }
 
-    /// Random codes of a plane: numbers of moderate size, and now and then any bit pattern at all.
+    /// Random codes of a plane: numbers of the size that channel scales expect, and now and then any bit pattern at all. (Seldom: a token whose
+    /// innovations are absurd has absurd predictions from there on, and planes full of them are stored raw, whatever was predicted.)
     pub fn codes(&self, r: &mut Random, format: ElementFormat, tokens: usize) -> Vec<u16> {
         let all = (1u32 << format.width()) - 1;
         let one = (format.bias() as u16) << format.mantissa_bits();
         (0..tokens * self.geometry.head_dim)
-            .map(|_| match r.bits() % 64 {
+            .map(|_| match r.bits() % 1024 {
                 0 => r.bits() as u16 & all as u16,
                 _ => {
                     let sign = (r.bits() as u16 & 1) << (format.width() - 1);
-                    sign | (one as i64 + r.around(3 << format.mantissa_bits())).max(0) as u16
+                    sign | (one as i64 + r.around(3 << (format.mantissa_bits() - 1))).max(0) as u16
                 }
             })
             .collect()

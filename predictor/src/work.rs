@@ -157,6 +157,11 @@ pub fn draft_row_values(g: Geometry, dims: Dims) -> u64 {
     sum(&[(g.layers as u64, each), (g.layers.saturating_sub(1) as u64, inner)])
 }
 
+/// The same of a chain: predictions, innovations, their digits, sums, and differences from the means for the layers that follow.
+pub fn chain_row_values(g: Geometry) -> u64 {
+    product(&[18, g.kv_heads, g.head_dim, g.layers])
+}
+
 /// The target's own prefill in its own arithmetic: every layer whole, one multiply-add a weight; the output matrix left out.
 pub fn target(g: Geometry, dims: Dims) -> Work {
     let Dims { hidden, heads, ffn } = dims;
@@ -198,6 +203,7 @@ mod tests {
         // Three layers that see 0, 1 and 2 layers back; 6 pairs of planes of 4 x 4 in each, innovations of two digits.
         let plain = chain(G, 2, None, 2);
         assert_eq!(plain, Work { per_token: 3 * 16 * 16 + 3 * 6 * 16 * 2, per_pair: 0 });
+        assert_eq!(chain_row_values(G), 18 * 8 * 3);
         // 16 x 10 from the token: four products in the first layer, two in the others.
         assert_eq!(chain(G, 2, Some(10), 2).per_token - plain.per_token, 160 * (4 + 2 + 2));
     }

@@ -6,14 +6,16 @@ use proptest::prelude::*;
 use speckv_predictor::Portable;
 use speckv_predictor::codec::{CacheView, Known, LoadedMode, Options, compress, decompress, parse};
 use speckv_predictor::core::{ElementFormat, Limits, Part};
-use speckv_predictor::data::Digits;
-use speckv_predictor::profile::{Kind, ProfileFile};
+use speckv_predictor::predict::Before;
+use speckv_predictor::profile::{Kind, PRECISIONS, ProfileFile};
+use speckv_predictor::session::Session;
 use speckv_predictor::synthetic::{MODES, Make, Random};
 
 const FORMATS: [ElementFormat; 4] =
     [ElementFormat::Bf16, ElementFormat::F16, ElementFormat::E4m3, ElementFormat::E5m2];
 
-const DRAFT: (Kind, &str) = (Kind::Draft, "test");
+const DRAFT: (Kind, &str) = (Kind::Draft, PRECISIONS[0].name);
+const OPEN: (Kind, &str) = (Kind::Draft, "w8a8+kv16-open");
 
 struct Case {
     make: Make,
@@ -31,7 +33,7 @@ impl Case {
         let per_part = if seed.is_multiple_of(2) { 1 } else { make.geometry.kv_heads };
         let scales = match format.width() {
             8 => (0..2 * make.geometry.layers * per_part)
-                .map(|_| 0x3E80_0000 + (r.bits() % (1 << 25)) as u32)
+                .map(|_| 0x3F00_0000 + (r.bits() % (1 << 24)) as u32)
                 .collect(),
             _ => Vec::new(),
         };
@@ -45,6 +47,15 @@ impl Case {
     }
 
     fn compress(&self, b: &Portable, mode: &LoadedMode<'_, Portable>, options: Options) -> Vec<u8> {
+        self.try_compress(b, mode, options).unwrap()
+    }
+
+    fn try_compress(
+        &self,
+        b: &Portable,
+        mode: &LoadedMode<'_, Portable>,
+        options: Options,
+    ) -> Result<Vec<u8>, speckv_predictor::Error> {
         let codes = |l, p, h, t: Range<usize>| self.codes(l, p, h, t);
         let view = CacheView {
             format: self.format,
@@ -54,7 +65,7 @@ impl Case {
             ids: Some(&self.ids),
             codes: &codes,
         };
-        compress(b, mode, &view, options, &mut |_, _| {}).unwrap()
+        compress(b, mode, &view, options, &mut |_, _| {})
     }
 
     /// Restores a stream and compares every code it covers.
@@ -100,13 +111,11 @@ proptest! {
         format in 0usize..4,
         mode in prop::sample::select(MODES.to_vec()),
         qk_norm: bool,
-        two: bool,
         wide in 0usize..=5,
         tokens in 1usize..90,
         chunk in prop::sample::select(vec![1u32, 17, 64, 256]),
     ) {
-        let digits = if two { Digits::Two } else { Digits::One };
-        let make = Make { qk_norm, digits, wide, seed, ..Make::default() };
+        let make = Make { qk_norm, wide, seed, ..Make::default() };
         let case = Case::new(make, FORMATS[format], tokens, seed);
         with_mode(make, mode, case.format, |b, mode| {
             let options = Options { chunk_tokens: chunk, store_ids: true, from: 0 };
@@ -123,7 +132,7 @@ proptest! {
 
 #[test]
 fn every_chunk_decodes_alone_given_its_prefix() {
-    for mode in MODES.into_iter().filter(|m| m.1 != "open") {
+    for mode in MODES.into_iter().filter(|m| *m != OPEN) {
         for format in [ElementFormat::Bf16, ElementFormat::E4m3] {
             let case = Case::new(Make::default(), format, 90, 7);
             with_mode(case.make, mode, format, |b, mode| {
@@ -132,7 +141,7 @@ fn every_chunk_decodes_alone_given_its_prefix() {
                 assert_eq!(stream.directory().len(), 6);
                 for chunk in 0..6 {
                     let alone = stream.extract(chunk).unwrap();
-                    if !mode.needs_past() {
+                    if mode.before() == Before::Nothing {
                         case.check(b, mode, &alone, Known::default());
                     }
                     let prefix = |l, p, h, t: Range<usize>| case.codes(l, p, h, t);
@@ -145,7 +154,7 @@ fn every_chunk_decodes_alone_given_its_prefix() {
 
 #[test]
 fn appended_tokens_are_the_chunks_of_the_whole() {
-    for mode in MODES.into_iter().filter(|m| m.1 != "open") {
+    for mode in MODES.into_iter().filter(|m| *m != OPEN) {
         let case = Case::new(Make::default(), ElementFormat::Bf16, 70, 11);
         with_mode(case.make, mode, case.format, |b, mode| {
             let options = Options { chunk_tokens: 16, store_ids: true, from: 0 };
@@ -169,7 +178,7 @@ fn modes_and_limits_are_checked_before_work() {
     let (b, bytes) = (Portable::new(), make.profile().unwrap());
     let file = ProfileFile::parse(&bytes).unwrap();
     let load = |kind, format| {
-        LoadedMode::load(&b, &file, kind, if kind == Kind::Draft { "test" } else { "" }, format).unwrap()
+        LoadedMode::load(&b, &file, kind, if kind == Kind::Draft { DRAFT.1 } else { "" }, format).unwrap()
     };
     let case = Case::new(make, ElementFormat::E4m3, 9, 1);
     let codes = |l, p, h, t: Range<usize>| case.codes(l, p, h, t);
@@ -243,15 +252,15 @@ fn what_does_not_fit_is_refused_by_name() {
     let Err(error) = LoadedMode::load(&b, &file, Kind::Draft, "w1a1", ElementFormat::Bf16) else {
         panic!("no such precision")
     };
-    assert!(error.to_string().contains("w1a1") && error.to_string().contains("draft test"), "{error}");
+    assert!(error.to_string().contains("w1a1") && error.to_string().contains("draft w8a8+kv16 ("), "{error}");
 
     let other = Make { seed: 2, ..make }.profile().unwrap();
     let other = ProfileFile::parse(&other).unwrap();
     let case = Case::new(make, ElementFormat::Bf16, 9, 1);
-    let mode = LoadedMode::load(&b, &file, Kind::Draft, "test", case.format).unwrap();
+    let mode = LoadedMode::load(&b, &file, DRAFT.0, DRAFT.1, case.format).unwrap();
     let stream = case.compress(&b, &mode, Options::default());
     let stream = parse(&stream, &Limits::default()).unwrap();
-    let wrong = LoadedMode::load(&b, &other, Kind::Draft, "test", case.format).unwrap();
+    let wrong = LoadedMode::load(&b, &other, DRAFT.0, DRAFT.1, case.format).unwrap();
     let error = decompress(&b, &wrong, &stream, Known::default(), &mut |_, _, _, _, _| {}, &mut |_, _| {})
         .unwrap_err();
     assert!(error.to_string().contains("made with profile"), "{error}");
@@ -270,27 +279,44 @@ fn damaged_profiles_are_refused_or_harmless() {
     };
     let bytes = make.profile().unwrap();
     let b = Portable::new();
-    let load = |bytes: &[u8]| -> Result<(), speckv_predictor::Error> {
+    let case = Case::new(make, ElementFormat::Bf16, 6, 1);
+    // Loads and uses every predictor: which are refused, which restore what they compressed.
+    let try_out = |bytes: &[u8]| -> Result<[usize; 2], speckv_predictor::Error> {
         let file = ProfileFile::parse(bytes)?;
+        let options = Options { chunk_tokens: 4, ..Options::default() };
+        let mut found = [0; 2];
         for (kind, precision) in MODES {
-            LoadedMode::load(&b, &file, kind, precision, ElementFormat::Bf16)?;
+            match LoadedMode::load(&b, &file, kind, precision, case.format) {
+                Err(_) => found[0] += 1,
+                Ok(mode) => {
+                    if let Ok(stream) = case.try_compress(&b, &mode, options) {
+                        case.check(&b, &mode, &stream, Known::default());
+                        found[1] += 1;
+                    }
+                }
+            }
         }
-        Ok(())
+        Ok(found)
     };
-    load(&bytes).unwrap();
-    assert!((0..bytes.len()).step_by(7).all(|n| load(&bytes[..n]).is_err()), "a truncated profile passed");
+    assert_eq!(try_out(&bytes).unwrap(), [0, MODES.len()]);
+    assert!((0..bytes.len()).step_by(7).all(|n| try_out(&bytes[..n]).is_err()), "a truncated profile passed");
     let mut r = Random(9);
-    let mut refused = 0;
-    for _ in 0..3000 {
+    let (mut files, mut modes) = (0, [0; 2]);
+    for _ in 0..2000 {
         let mut bad = bytes.clone();
+        // Half of them in the tensors: most of a file as small as this one is its description.
+        let from = if r.bits().is_multiple_of(2) { 0 } else { bad.len() / 2 };
         for _ in 0..1 + r.bits() % 3 {
-            let at = (r.bits() % bad.len() as u64) as usize;
+            let at = from + (r.bits() % (bad.len() - from) as u64) as usize;
             bad[at] = r.bits() as u8;
         }
         // Some flips only change a weight: then it is another profile (another digest), not a damaged one.
-        refused += usize::from(load(&bad).is_err());
+        match try_out(&bad) {
+            Err(_) => files += 1,
+            Ok(found) => modes = [0, 1].map(|i| modes[i] + found[i]),
+        }
     }
-    assert!(refused > 500, "{refused}");
+    assert!(files > 300 && modes[0] > 300 && modes[1] > 5000, "{files} {modes:?}");
 }
 
 /// The arithmetic of predictions is a contract (docs/numerics.md): streams of made-up profiles, by digest. A change here is a change of
@@ -299,13 +325,14 @@ fn damaged_profiles_are_refused_or_harmless() {
 fn predictions_have_not_changed() {
     let mut digests = Vec::new();
     for (i, format) in FORMATS.into_iter().enumerate() {
-        let digits = if i % 2 == 0 { Digits::One } else { Digits::Two };
-        let make =
-            Make { digits, qk_norm: i < 2, wide: 5 * (i % 2), seed: 100 + i as u64, ..Make::default() };
+        let make = Make { qk_norm: i < 2, wide: 5 * (i % 2), seed: 100 + i as u64, ..Make::default() };
         let case = Case::new(make, format, 70, i as u64);
+        let raw: usize = case.planes.iter().map(|p| p.len() * format.bytes()).sum();
         for mode in MODES {
-            with_mode(make, mode, format, |b, mode| {
-                let stream = case.compress(b, mode, Options { chunk_tokens: 32, store_ids: true, from: 0 });
+            with_mode(make, mode, format, |b, loaded| {
+                let stream = case.compress(b, loaded, Options { chunk_tokens: 32, store_ids: true, from: 0 });
+                // Planes stored raw would show nothing of predictions.
+                assert!(stream.len() * 100 < raw * 95, "{format:?} {mode:?}: {} of {raw}", stream.len());
                 digests.push(blake3::hash(&stream).to_hex()[..16].to_string());
             });
         }
@@ -313,38 +340,46 @@ fn predictions_have_not_changed() {
     assert_eq!(digests, GOLDEN);
 }
 
-/// The modes in order, of bf16; of f16; of e4m3; of e5m2.
-const GOLDEN: [&str; 24] = [
-    "c32af4df4c9be7d3",
-    "871e5a66debeb402",
-    "989925e8364fa2f6",
-    "0793d815d89d6a96",
-    "4315945a14404bc2",
-    "28764b09980d4843",
-    "89f210470ca6c367",
-    "8057a4ceaceac05f",
-    "ced8a7e255c13d3a",
-    "1c7912c4b93c9837",
-    "d5734f50cc21981f",
-    "59eaeeef624976f4",
-    "b7d6ce8513a7699a",
-    "a7c2d433f8127982",
-    "925da5a7715c27bd",
-    "5e6bd5308ba81b89",
-    "59c190b5b244f9ca",
-    "3d525dd7b9031f1b",
-    "100c0c0f3f6023b2",
-    "998af4b0e7f34d6c",
-    "91ad67f5b9202c16",
-    "e5d95aea8683d327",
-    "b3efa1c3536aed9a",
-    "5b873914315c1a78",
+/// [`MODES`] in order, of bf16; of f16; of e4m3; of e5m2.
+const GOLDEN: [&str; 32] = [
+    "efd3029e83cdc56d",
+    "e621d6eeab610ad4",
+    "fab9041c3d0c819e",
+    "92b42546bdfc0533",
+    "2019db125e40d680",
+    "4a93085c7a6fbee2",
+    "4f4cd2cece695bab",
+    "2a0761c87039d410",
+    "7db938a1a541d166",
+    "dd931e01d6be53e4",
+    "5231bd23ca451711",
+    "eba99c3db7e2b40b",
+    "07cb911e795fb3b1",
+    "9ae1b1e267a2894c",
+    "859c2fbb234d7886",
+    "f8fce031e19573b3",
+    "191060d30964e5e9",
+    "43d59c761288b44f",
+    "01cf61480a2dca81",
+    "b36389fb062a49b2",
+    "1c338ae282cc1a0e",
+    "39a27d5a57ba7c38",
+    "caa5e84667e9ea8e",
+    "d05d185fe3e17380",
+    "46176ed5908746ea",
+    "817dd0c6dcb8a8b8",
+    "62355522d5aef61b",
+    "9648b45c5311bd9e",
+    "a707f072b959eb7a",
+    "d0801c40dc9ac5aa",
+    "aaabaded9099602e",
+    "eeb22ddd707ca9d3",
 ];
 
 #[test]
 fn an_open_loop_starts_at_the_beginning() {
     let case = Case::new(Make::default(), ElementFormat::Bf16, 40, 3);
-    with_mode(case.make, (Kind::Draft, "open"), case.format, |b, mode| {
+    with_mode(case.make, OPEN, case.format, |b, mode| {
         let bytes = case.compress(b, mode, Options { chunk_tokens: 16, store_ids: true, from: 0 });
         case.check(b, mode, &bytes, Known::default());
         let stream = parse(&bytes, &Limits::default()).unwrap();
@@ -355,6 +390,43 @@ fn an_open_loop_starts_at_the_beginning() {
         let error = decompress(b, mode, &alone, known, &mut |_, _, _, _, _| {}, &mut |_, _| {}).unwrap_err();
         assert!(error.to_string().contains("starts at token 0"), "{error}");
     });
+}
+
+#[test]
+fn sessions_refuse_what_their_predictor_cannot_know() {
+    let case = Case::new(Make::default(), ElementFormat::Bf16, 8, 3);
+    let skipped = |session: &mut Session<'_, Portable>| session.skip(4, |l, p, h| case.codes(l, p, h, 0..4));
+    for mode in MODES {
+        with_mode(case.make, mode, case.format, |b, loaded| {
+            let session = || loaded.session(b, case.format, &[]).unwrap();
+            let (mut passes, mut skips) = (session(), session());
+            let (pass, skip) = (passes.pass(4), skipped(&mut skips));
+            assert_eq!(session().pass(0), Ok(()));
+            assert_eq!(pass.is_ok(), loaded.before() == Before::Nothing, "{mode:?}");
+            assert_eq!(skip.is_ok(), mode != OPEN, "{mode:?}");
+            assert_eq!(
+                [passes.position(), skips.position()],
+                [&pass, &skip].map(|r| 4 * usize::from(r.is_ok()))
+            );
+            let says = match loaded.before() {
+                Before::Nothing => return,
+                Before::Truth => "the cache of the tokens before it",
+                Before::Predictions => "starts at token 0, not at 4",
+            };
+            let error = pass.unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+            if mode != OPEN {
+                // Layers that know different numbers of tokens cannot go on.
+                let mut left = 3;
+                let error = skips.skip(4, |l, p, h| {
+                    left -= 1;
+                    if left > 0 { case.codes(l, p, h, 4..8) } else { Vec::new() }
+                });
+                assert!(error.unwrap_err().to_string().contains("a plane of 0 codes"));
+                assert!(skipped(&mut skips).unwrap_err().to_string().contains("failed before"));
+            }
+        });
+    }
 }
 
 /// Random bits cannot be compressed; nor may they cost more than a hundredth over the cache file's own bytes.

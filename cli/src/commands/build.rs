@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use speckv_build::{Built, Options};
+use speckv_build::{Ablation, Built, Options};
 use speckv_capture::ModelSource;
 use speckv_capture::model::{Rope, RopeScaling};
 
@@ -45,7 +45,7 @@ pub struct Args {
     /// Precisions of the draft to fit, the first being the default one: w8a8+kv16, w8a8, w8a16+kv16, w16a16, each also with -open at its
     /// end (open loop: from token ids alone); `all` for all closed loops and the first one's open loop
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',', default_values_t = Options::default().precisions,
-          conflicts_with = "no_draft")]
+          conflicts_with_all = ["no_draft", "cache"])]
     precisions: Vec<String>,
     /// Leave the draft network out: a smaller profile with the predictors static and chain
     #[arg(long)]
@@ -56,6 +56,9 @@ pub struct Args {
     /// Seed of the draft's change of basis
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Leave this out of pricing, to see what it buys: token-scale, shapes
+    #[arg(long, value_name = "WHAT", hide = true, value_parser = ["token-scale", "shapes"])]
+    without: Vec<String>,
     /// Profile to write
     #[arg(long, short, value_name = "OUT.speckv")]
     output: PathBuf,
@@ -84,7 +87,9 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         [all] if all == "all" => Options::all_precisions(),
         some => some.to_vec(),
     };
-    let options = Options { name: name(args), precisions, seed: args.seed };
+    let left_out = |what: &str| args.without.iter().any(|w| w == what);
+    let without = Ablation { token_scale: left_out("token-scale"), shapes: left_out("shapes") };
+    let options = Options { name: name(args), precisions, seed: args.seed, without };
     let since = Instant::now();
     let mut bar = output.bar("build", 1);
     let mut stage = String::new();
@@ -112,6 +117,9 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     };
     drop(bar);
     let Built { profile, report, .. } = built;
+    if let Some(note) = report["note"].as_str() {
+        output.note(note);
+    }
     let seconds = since.elapsed().as_secs_f64();
     file.write(&profile)?;
 

@@ -173,6 +173,12 @@ fn scales_from(paths: &[PathBuf], format: ElementFormat, per: ScalePer) -> Resul
             let Some(scales) = &one.scales else {
                 return Err(Error::input("expected fp8 scales, found none").of(path));
             };
+            if per == ScalePer::Head && scales.iter().flatten().any(|list| list.len() != one.kv_heads) {
+                return Err(Error::mismatch(
+                    "--scale-per-head: expected one scale per head, found one per part",
+                )
+                .of(path));
+            }
             if one.format != format {
                 let message = format!("expected scales for {}, found {}", format.name(), one.format.name());
                 return Err(Error::mismatch(message).of(path));

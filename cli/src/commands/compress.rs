@@ -30,7 +30,8 @@ pub struct Args {
     /// What predicts the values
     #[arg(long, value_enum, default_value_t)]
     predictor: Choice,
-    /// Precision of the draft, by the name that `speckv inspect PROFILE` lists [default: the profile's first]
+    /// Precision of the predictor, by the name that `speckv inspect PROFILE` lists: of the draft, or `ids` and `no-ids` of the chain [default: the
+    /// first listed, with token ids if there are any]
     #[arg(long, value_name = "NAME")]
     precision: Option<String>,
     /// Tokens per chunk; each chunk is restored on its own once the tokens before it are there
@@ -51,7 +52,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   speckv compress cache.safetensors --profile smol.speckv -o cache.skv
-      with the draft network if the cache file has its token_ids, else with statistics alone
+      with the draft network if the cache file has its token_ids, else with a chain
   speckv compress cache.safetensors --profile smol.speckv --predictor static -o cache.skv
       fastest; needs no token ids on either side
   speckv compress cache.safetensors --profile smol.speckv --chunk 64 -o cache.skv
@@ -81,7 +82,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let mode = LoadedMode::load(&backend, &profile, kind, &precision, format)?;
     if mode.needs_ids() && !has_ids {
         return Err(Error::mismatch(format!(
-            "the predictor `{} {precision}` needs token ids: expected `token_ids` in {}, found none; add them or use --predictor chain",
+            "the predictor `{} {precision}` needs token ids: expected `token_ids` in {}, found none; add them or choose a predictor without (`speckv inspect` lists them)",
             kind.name(),
             args.cache.display()
         )));

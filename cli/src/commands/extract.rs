@@ -12,7 +12,7 @@ use crate::streams;
 /// Copy one chunk out of a stream, as a stream of its own
 ///
 /// No profile is needed: nothing is decoded. A chunk is what a serving engine stores as one object; it decompresses
-/// once the cache of the tokens before it is there.
+/// once the cache of the tokens before it is there. (Not in open loop, which starts at token 0.)
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
@@ -41,6 +41,15 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         return Err(Error::usage(format!("--chunk: expected 0 to {}, found {}", chunks - 1, args.chunk)));
     }
     let chunk = stream.chunk(args.chunk).map_err(|e| Error::from(e).of(&args.stream))?;
+    let precision = stream.header().precision.as_str();
+    if chunk.first_token > 0 && precision.ends_with(speckv_build::OPEN) {
+        return Err(Error::mismatch(format!(
+            "an open-loop draft (`{precision}`) runs over all tokens from 0 on: expected chunk 0, which alone can be restored alone, \
+             found chunk {}",
+            args.chunk
+        ))
+        .of(&args.stream));
+    }
     let extracted = stream.extract(args.chunk)?;
     let size = extracted.len() as u64;
     file.write(&extracted)?;

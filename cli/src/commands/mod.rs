@@ -1,5 +1,6 @@
 //! One module per subcommand.
 
+mod bench;
 mod build;
 mod capture;
 mod compress;
@@ -8,6 +9,7 @@ mod demo;
 mod extract;
 mod frontier;
 mod inspect;
+mod plan;
 mod verify;
 
 use clap::Subcommand;
@@ -27,6 +29,8 @@ pub enum Command {
     Inspect(inspect::Args),
     Extract(extract::Args),
     Frontier(frontier::Args),
+    Bench(bench::Args),
+    Plan(plan::Args),
 }
 
 impl Command {
@@ -42,6 +46,8 @@ impl Command {
             Command::Inspect(args) => inspect::run(args, output),
             Command::Extract(args) => extract::run(args, output),
             Command::Frontier(args) => frontier::run(args, output),
+            Command::Bench(args) => bench::run(args, output),
+            Command::Plan(args) => plan::run(args, output),
         }
     }
 }

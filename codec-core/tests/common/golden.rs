@@ -12,7 +12,7 @@ use crate::common::{Plane, Random, random_shape};
 use crate::streams::{Cache, Shaped, header, likely_cache, mend_header};
 
 /// Format version under which the vectors of this page are made.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Streams a reader must accept: name, feature, cache.
 pub fn accept() -> Vec<(&'static str, &'static str, Cache)> {
@@ -24,24 +24,24 @@ pub fn accept() -> Vec<(&'static str, &'static str, Cache)> {
         header
     };
     vec![
-        ("v1_bf16", "bf16, no token ids, one chunk", likely_cache(1, header(Bf16, four, 16, 16))),
-        ("v1_f16", "f16", likely_cache(2, header(F16, four, 16, 16))),
-        ("v1_e4m3", "e4m3, one scale per (layer, part)", likely_cache(3, header(E4m3, four, 16, 16))),
-        ("v1_e5m2", "e5m2", likely_cache(4, header(E5m2, four, 16, 16))),
-        ("v1_chunks_ids", "three chunks, the last ragged, token ids, a full header", chunks_and_ids()),
-        ("v1_scales_per_head", "e4m3, one scale per head, token ids", scales_per_head()),
-        ("v1_ragged", "17 tokens of 3 channels: rows that end within the lanes", ragged()),
-        ("v1_one_scalar", "one token of one channel", one_scalar()),
-        ("v1_escapes", "codes outside their windows: NaN payloads, infinities, -0", escapes()),
-        ("v1_zone", "codes far smaller than their scales", zone()),
-        ("v1_raw_planes", "raw planes between coded ones, 16 bits", raw_planes(Bf16)),
-        ("v1_raw_planes_8", "raw planes between coded ones, 8 bits", raw_planes(E5m2)),
-        ("v1_absurd_bf16", "means, scales, exponents and shapes at random, every bit pattern", absurd(Bf16)),
-        ("v1_absurd_f16", "the same in f16", absurd(F16)),
-        ("v1_absurd_e4m3", "the same in e4m3", absurd(E4m3)),
-        ("v1_ids_32_bits", "token ids of 32 bits", wide_ids(ids(header(E4m3, one, 8, 8)), u32::MAX)),
+        ("v2_bf16", "bf16, no token ids, one chunk", likely_cache(1, header(Bf16, four, 16, 16))),
+        ("v2_f16", "f16", likely_cache(2, header(F16, four, 16, 16))),
+        ("v2_e4m3", "e4m3, one scale per (layer, part)", likely_cache(3, header(E4m3, four, 16, 16))),
+        ("v2_e5m2", "e5m2", likely_cache(4, header(E5m2, four, 16, 16))),
+        ("v2_chunks_ids", "three chunks, the last ragged, token ids, a full header", chunks_and_ids()),
+        ("v2_scales_per_head", "e4m3, one scale per head, token ids", scales_per_head()),
+        ("v2_ragged", "17 tokens of 3 channels: rows that end within the lanes", ragged()),
+        ("v2_one_scalar", "one token of one channel", one_scalar()),
+        ("v2_escapes", "codes outside their windows: NaN payloads, infinities, -0", escapes()),
+        ("v2_zone", "codes far smaller than their scales", zone()),
+        ("v2_raw_planes", "raw planes between coded ones, 16 bits", raw_planes(Bf16)),
+        ("v2_raw_planes_8", "raw planes between coded ones, 8 bits", raw_planes(E5m2)),
+        ("v2_absurd_bf16", "means, scales, exponents and shapes at random, every bit pattern", absurd(Bf16)),
+        ("v2_absurd_f16", "the same in f16", absurd(F16)),
+        ("v2_absurd_e4m3", "the same in e4m3", absurd(E4m3)),
+        ("v2_ids_32_bits", "token ids of 32 bits", wide_ids(ids(header(E4m3, one, 8, 8)), u32::MAX)),
         (
-            "v1_ids_zero",
+            "v2_ids_zero",
             "token ids that are all zero: one bit each",
             wide_ids(ids(header(E4m3, one, 8, 8)), 0),
         ),
@@ -156,7 +156,8 @@ pub fn reject() -> Vec<(&'static str, &'static str, Vec<u8>, Cache)> {
         bytes.remove(4);
     });
     edit("empty", "nothing at all", false, &|bytes| bytes.clear());
-    edit("version_2", "unsupported version", true, &|bytes| bytes[8] = 2);
+    edit("version_3", "unsupported version", true, &|bytes| bytes[8] = 3);
+    edit("version_1", "unsupported version", true, &|bytes| bytes[8] = 1);
     edit("version_0", "unsupported version", true, &|bytes| bytes[8] = 0);
     edit("element_format", "unknown element format", true, &|bytes| bytes[10] = 4);
     edit("predictor", "unknown predictor", true, &|bytes| bytes[11] = 3);

@@ -10,7 +10,7 @@ use speckv_codec_core::Part;
 
 use crate::backend::{Backend, Truth};
 use crate::error::Error;
-use crate::predict::Predict;
+use crate::predict::{Before, Predict};
 use crate::profile::{Embedded, ProfileFile};
 
 /// The draft predictor over a loaded network.
@@ -65,6 +65,10 @@ impl<B: Backend> Predict<B> for Draft<'_, B> {
         }
         self.state.rest(b, layer, rest);
         Ok(())
+    }
+
+    fn before(&self) -> Before {
+        if self.state.closed() { Before::Truth } else { Before::Predictions }
     }
 
     fn past(&mut self, b: &B, layer: usize, key: B::Ints, value: B::Ints) {

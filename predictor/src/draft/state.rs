@@ -42,7 +42,7 @@ impl<'a, B: Backend> State<'a, B> {
             net: &about.nets[mode.net.unwrap_or(0)],
             residual,
             closed: mode.feedback,
-            layer: Layer::new(about, steps, residual),
+            layer: Layer::new(about, steps, residual, mode.feedback),
             hidden: None,
             rms: Vec::new(),
             powers: None,

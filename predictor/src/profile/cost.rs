@@ -1,7 +1,5 @@
 //! What the modes of a profile cost, counted from its description and the types of its tensors.
 
-use alloc::vec::Vec;
-
 use super::{Kind, Mode, NetDigits, ProfileFile};
 use crate::error::Error;
 use crate::work::{self, Dims, Work};
@@ -74,26 +72,29 @@ impl ProfileFile<'_> {
     /// Bytes of the tensors that mode `mode` uses, shared ones included: what a profile of this predictor alone would weigh, but for its header.
     pub fn mode_bytes(&self, mode: usize) -> usize {
         let d = &self.description;
-        let lineage = |first: Option<usize>, base: &dyn Fn(usize) -> Option<usize>| {
-            core::iter::successors(first, |i| base(*i)).collect::<Vec<_>>()
-        };
         let Some(about) = d.modes.get(mode) else { return 0 };
-        let modes = lineage(Some(mode), &|m| d.modes[m].base);
-        let nets = lineage(about.net, &|n| d.nets[n].base);
-        let mut used = 0;
-        for (name, bytes) in self.sizes() {
-            // The first of a line of tensors of one name, own before base, is the one that is read.
-            let read = |kind: &str, line: &[usize]| {
-                let (index, what) = name.strip_prefix(kind)?.split_once('.')?;
-                let at = line.iter().position(|i| index.parse() == Ok(*i))?;
-                line[..at].iter().all(|i| !self.has(&alloc::format!("{kind}{i}.{what}"))).then_some(())
+        let modes = |m: usize| d.modes[m].base;
+        let nets = |n: usize| d.nets[n].base;
+        // The loader's own rule says whether a layer's tensor is read; no others fall back.
+        let read = |name: &str, kind: &str, first: usize, base: &dyn Fn(usize) -> Option<usize>| {
+            let Some(what) = name.strip_prefix(kind).and_then(|n| n.split_once('.')).map(|n| n.1) else {
+                return false;
             };
-            let shared = name == "rope.steps" || about.ids && name.starts_with("embed");
-            if shared || read("mode.", &modes).is_some() || read("net.", &nets).is_some() {
-                used += bytes;
+            match what.rsplit_once('.') {
+                Some((stem, _)) if stem.starts_with("layers.") => {
+                    let used = self.own_or_base(first, base, |i| alloc::format!("{kind}{i}.{stem}"));
+                    name.rsplit_once('.').is_some_and(|(name, _)| name == used)
+                }
+                _ => name == alloc::format!("{kind}{first}.{what}"),
             }
-        }
-        used
+        };
+        let used = |name: &str| {
+            name == "rope.steps"
+                || about.ids && name.starts_with("embed")
+                || read(name, "mode.", mode, &modes)
+                || about.net.is_some_and(|n| read(name, "net.", n, &nets))
+        };
+        self.sizes().iter().filter(|(name, _)| used(name)).map(|(_, bytes)| bytes).sum()
     }
 
     /// Sizes of the target, if the profile holds a network, which has the same.

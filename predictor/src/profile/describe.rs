@@ -6,10 +6,11 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 use speckv_codec_core::{ElementFormat, Geometry};
 
+use crate::data::MAX_INPUTS;
 use crate::error::Error;
 
 /// Version of the profile layout that this crate reads and writes.
-pub const PROFILE_VERSION: u32 = 1;
+pub const PROFILE_VERSION: u32 = 2;
 
 /// Kinds of predictor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,7 +201,7 @@ pub struct Net {
 /// What a profile says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
-    /// Version of the profile layout: 1.
+    /// Version of the profile layout, [`PROFILE_VERSION`].
     pub version: u32,
     /// Name of the target, for messages.
     pub target: String,
@@ -262,6 +263,13 @@ impl Description {
                 self.version
             )));
         }
+        // Every backend takes as many inputs, so that all take the same profiles.
+        let inputs = |what: core::fmt::Arguments<'_>, found: usize| match found {
+            0..=MAX_INPUTS => Ok(()),
+            _ => Err(Error::Profile(alloc::format!(
+                "{what}: {found} inputs of a matrix (at most {MAX_INPUTS})"
+            ))),
+        };
         let power = |e: &i32| (-64..=64).contains(e);
         let epsilon = |(m, e): (i16, i16)| (m == 0 || m >= 1 << 14) && e.unsigned_abs() <= 512;
         if !(1..=4096).contains(&self.layers) || self.exponents.len() != self.layers {
@@ -298,6 +306,9 @@ impl Description {
             {
                 return fail("network geometry");
             }
+            let heads = net.heads.saturating_mul(self.head_dim);
+            inputs(format_args!("the heads of network {n}"), heads)?;
+            inputs(format_args!("the MLP of network {n}"), net.ffn)?;
             if !net.layers.iter().flat_map(e).all(|v| power(&v))
                 || !power(&net.hidden_exponent)
                 || !epsilon(net.eps)
@@ -308,8 +319,7 @@ impl Description {
             if tokens != Some((net.hidden, net.hidden_exponent, false)) || net.base.is_some_and(|b| b >= n) {
                 return fail("embedding or base of a network");
             }
-            let o = (net.heads * self.head_dim).trailing_zeros();
-            if net.hadamard_o > o
+            if net.hadamard_o > heads.trailing_zeros()
                 || net.hadamard_down > net.ffn.trailing_zeros()
                 || net.hadamard_o.max(net.hadamard_down) > 20
             {
@@ -329,6 +339,9 @@ impl Description {
             let base = mode.base.is_none_or(|b| b < m);
             if !fits || !base || !(1..=2).contains(&mode.residual_digits) || mode.depth > 64 {
                 return fail("mode");
+            }
+            if mode.feedback {
+                inputs(format_args!("keys or values of a layer in mode {m}"), self.kv_heads * self.head_dim)?;
             }
         }
         Ok(())

@@ -75,7 +75,8 @@ impl<'a> ProfileFile<'a> {
         self.own_or_base(mode, &base, |m| alloc::format!("mode.{m}.layers.{layer}.{what}"))
     }
 
-    fn own_or_base(
+    /// The name of index `index`, or, where there are no scales of that name, that of its base, and so on.
+    pub(super) fn own_or_base(
         &self,
         index: usize,
         base: &dyn Fn(usize) -> Option<usize>,

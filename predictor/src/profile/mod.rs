@@ -6,7 +6,8 @@ mod embed;
 mod file;
 
 pub use describe::{
-    Description, Embedding, Kind, LayerExponents, Mode, NamedDigits, Net, NetDigits, PRECISIONS, Precision,
+    Description, Embedding, Kind, LayerExponents, Mode, NamedDigits, Net, NetDigits, PRECISIONS,
+    PROFILE_VERSION, Precision,
 };
 pub use embed::Embedded;
 pub use file::{ProfileFile, ProfileWriter};
