@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 use speckv_predictor::backend::Store;
-use speckv_predictor::data::{Digits, Ints, Rows, Weights};
+use speckv_predictor::data::{Digits, Ints, MAX_INPUTS, Rows, Weights};
 use speckv_predictor::error::Error;
 use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::gemm::row_scale;
@@ -20,9 +20,8 @@ use crate::kernel::Line8;
 use crate::kernel::{Kernel, Left, Line, Line16, digit, pack_row};
 use crate::vector::{Columns, NEVER, Vector};
 
-/// Most inputs of a matrix. The fullest accumulator is that of weight 256, which takes two products of a low and a high digit:
-/// `2 * 128 * 127 * 2^16 < 2^31`.
-pub(crate) const MAX_INPUTS: usize = 1 << 16;
+// The fullest accumulator is that of weight 256, which takes two products of a low and a high digit: `2 * 128 * 127 * 2^16 < 2^31`.
+const _: () = assert!(2 * 128 * 127 * (MAX_INPUTS as u64) < 1 << 31);
 /// Rows whose digits are at hand at once: bounds the memory of long prompts.
 const SLAB: usize = 4096;
 /// Digits of a block of rows should stay in the second-level cache, beside a panel of weights.

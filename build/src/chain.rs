@@ -12,16 +12,15 @@ use crate::embed::Table;
 use crate::mode::{Ablation, Pricer};
 use crate::quantise::{Compensation, fixed, real, weights};
 use crate::regression::Regression;
-use crate::{Error, Progress, stat};
+use crate::{Error, Progress, RESIDUAL, stat};
 
-/// Layers that a chain looks back: the third still gives 0.05 bits a scalar, the fourth 0.01 (docs/benchmarks.md).
-const DEPTH: usize = 3;
+/// Layers that a chain looks back: the third still gives 0.06 bits a scalar, the fourth 0.02 (docs/predictors.md).
+pub const DEPTH: usize = 3;
 /// Tokens for each feature below which a chain looks less far back: what is fitted to few tokens predicts no others.
 const TOKENS_PER_FEATURE: usize = 8;
 /// Ridge of the regressions, relative to the mean diagonal, for twenty tokens a feature or more; with fewer it grows as the cube of how many
 /// are missing.
 const RIDGE: f64 = 1e-4;
-const RESIDUAL: Digits = Digits::Two;
 
 /// Chains under construction: their regressions are fitted to the first class of caches and serve the other too.
 pub struct Chains<B: Backend> {

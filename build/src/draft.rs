@@ -16,12 +16,10 @@ use crate::mode::{Ablation, Pricer};
 use crate::planes::reals;
 use crate::quantise::{Compensation, fixed, real, weights};
 use crate::regression::Regression;
-use crate::{Error, Progress};
+use crate::{Error, Progress, RESIDUAL};
 
 /// What the names of open-loop precisions end with.
 pub const OPEN: &str = "-open";
-/// Digits of residuals entering regressions and gains.
-const RESIDUAL: Digits = Digits::Two;
 
 /// All that a pass over the layers shares.
 struct Pass<'a, B: Backend> {

@@ -11,7 +11,7 @@ use crate::quantise::signed;
 use crate::{Error, Options};
 
 /// Directions of the residual stream that get a second digit.
-const WIDE: usize = 32;
+pub const WIDE: usize = 32;
 
 /// Rows divided by their root mean square.
 pub fn normalised(mut x: Vec<f32>, cols: usize) -> Vec<f32> {

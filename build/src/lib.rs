@@ -21,16 +21,21 @@ mod stat;
 use speckv_capture::{Cache, CacheMode, ModelSource};
 use speckv_predictor::Backend;
 use speckv_predictor::backend::Rotary;
+use speckv_predictor::data::Digits;
 use speckv_predictor::profile::{NamedDigits, PRECISIONS, Precision, ProfileWriter};
 
 use chain::Chains;
 use draft::Networks;
 use embed::Table;
 
+pub use chain::DEPTH;
 pub use draft::OPEN;
-pub use fold::rope_steps;
+pub use fold::{WIDE, rope_steps};
 pub use mode::Ablation;
 pub use report::measure;
+
+/// Digits of innovations entering regressions and gains.
+pub const RESIDUAL: Digits = Digits::Two;
 
 /// What can go wrong.
 #[derive(Debug)]

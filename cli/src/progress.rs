@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use speckv_predictor::codec::RUN_TOKENS;
 
 /// Work that is shorter needs no bar.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -70,9 +71,9 @@ impl Coding {
     }
 
     /// Told after each layer of a run that starts at `position`; how many tokens a run has is the codec's affair, so
-    /// the bar of a long cache takes 2048, its usual length.
+    /// the bar of a long cache takes the usual length.
     pub fn layer(&mut self, position: usize, layer: usize) {
-        let run = self.tokens.saturating_sub(position as u64).min(2048);
+        let run = self.tokens.saturating_sub(position as u64).min(RUN_TOKENS as u64);
         self.bar
             .set((position as u64 * self.layers + run * (layer as u64 + 1)).min(self.tokens * self.layers));
     }

@@ -72,6 +72,13 @@ fn way<'a>(list: &'a Value, name: &str) -> &'a Value {
     list.as_array().unwrap().iter().find(|w| w["way"] == name).unwrap_or_else(|| panic!("{name}: {list:#}"))
 }
 
+/// The built-in rates of a format: predictor, bits per scalar.
+fn built_in(format: &str) -> Vec<(&'static str, f64)> {
+    let table = include_str!("../src/commands/plan/rates.csv");
+    let lines = table.lines().map(|l| l.split(',').collect::<Vec<_>>()).filter(|l| l.len() == 4);
+    lines.filter(|l| l[2] == format).map(|l| (l[0], l[3].parse().unwrap())).collect()
+}
+
 fn near(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-6 * a.abs().max(b.abs())
 }
@@ -83,15 +90,16 @@ fn figures_by_hand() {
     let context = &value["contexts"][0];
     // 2 layers x 2 parts x 2 heads x 16 columns x 1024 tokens.
     let scalars = 131_072.0;
+    let [("static", bits), ..] = built_in("bf16")[..] else { panic!("static comes first") };
     let (raw, fixed) = (way(&context["ways"], "raw"), way(&context["ways"], "static"));
     assert_eq!(number(raw, "bytes"), 2.0 * scalars);
-    assert!(near(number(fixed, "bytes"), scalars * 10.06 / 8.0));
+    assert!(near(number(fixed, "bytes"), scalars * bits / 8.0));
     assert!(near(number(fixed, "decode_seconds"), scalars * (1.0 / 2e6 + 1.0 / 2e6)));
     assert!(near(number(fixed, "encode_seconds"), scalars * (1.0 / 4e6 + 1.0 / 2e6)));
     let times = &context["links"][0]["times"];
     let ready = |name: &str| number(way(times, name), "ready_seconds");
     assert!(near(ready("raw"), 0.005 + 2.0 * scalars / 1e6));
-    assert!(near(ready("static"), 0.005 + scalars * 10.06 / 8.0 / 1e6 + scalars / 1e6));
+    assert!(near(ready("static"), 0.005 + scalars * bits / 8.0 / 1e6 + scalars / 1e6));
     // The target: per layer 64 x 32 of K and V, 128 x 32 of Q and O, 144 x 32 of the MLP; 2 x 64 a pair.
     let products = 1024.0 * 2.0 * 32.0 * (64.0 + 128.0 + 144.0);
     let pairs = 1024.0 * 1025.0 / 2.0 * 2.0 * 2.0 * 64.0;
@@ -101,7 +109,7 @@ fn figures_by_hand() {
     // With overlap only a chunk's share of the shorter stage is left; encoding is a third stage.
     let value = f.plan(&["--tokens", "1024", "--link", "1MB/s", "--with-encode"]);
     let ready = number(way(&value["contexts"][0]["links"][0]["times"], "static"), "ready_seconds");
-    let [e, t, d] = [0.75 * scalars / 1e6, scalars * 10.06 / 8e6, scalars / 1e6];
+    let [e, t, d] = [0.75 * scalars / 1e6, scalars * bits / 8e6, scalars / 1e6];
     assert!(near(ready, t + (e + d) / 4.0), "{ready}");
 }
 
@@ -169,11 +177,11 @@ fn tables_and_pictures() {
     for words in ["4,096 tokens", "over 10Gbit/s = 1.25 GB/s", "> raw", "raw faster above", "built in"] {
         assert!(said.stdout.contains(words), "{words}: {}", said.stdout);
     }
-    // Two contexts, three links, four ways; one way of each is the fastest, as the object says.
+    // Two contexts, three links, every predictor, raw and re-prefill; one way of each is the fastest, as the object says.
     let value = f.plan(&more[..4]);
     let table = std::fs::read_to_string(&csv).unwrap();
     let lines: Vec<Vec<&str>> = table.lines().skip(1).map(|l| l.split(',').collect()).collect();
-    assert_eq!(lines.len(), 2 * 3 * 4);
+    assert_eq!(lines.len(), 2 * 3 * (built_in("bf16").len() + 2));
     let fields = table.lines().next().unwrap().split(',').count();
     assert!(lines.iter().all(|l| l.len() == fields));
     let found: Vec<&str> = lines.iter().filter(|l| l[11] == "true").map(|l| l[3]).collect();
@@ -214,7 +222,9 @@ fn rates_of_a_file() {
     let names: Vec<_> = ways.iter().map(|w| w["way"].as_str().unwrap()).collect();
     assert_eq!(names, ["raw", "static", "chain", "re-prefill"]);
     let more_work = number(&ways[2], "decode_seconds") - number(&ways[1], "decode_seconds");
-    assert!(near(more_work, 0.5 * 4096.0 * 2.0 * 32.0 * 336.0 / 1e9), "{more_work}");
+    // Products at half of the target's; 18 values a key or value of each layer through operations over rows.
+    let rows = 4096.0 * 18.0 * 2.0 * 32.0 / number(&machine(), "row_values_per_second");
+    assert!(near(more_work, 0.5 * 4096.0 * 2.0 * 32.0 * 336.0 / 1e9 + rows), "{more_work} {rows}");
 
     f.refused(
         3,
@@ -295,7 +305,7 @@ fn check_machine(value: &Value, file: &Path) {
     };
     // What `plan` asks for: cheap and dear caches of both widths.
     let (coarse, fine) = (bits("e4m3"), bits("bf16"));
-    assert!((0.9..1.5).contains(&coarse[0]) && (5.5..7.0).contains(&coarse[1]), "{coarse:?}");
+    assert!((0.6..1.5).contains(&coarse[0]) && (5.5..7.0).contains(&coarse[1]), "{coarse:?}");
     assert!((3.0..4.0).contains(&fine[0]) && (7.5..8.5).contains(&fine[1]) && fine[2] > 9.5, "{fine:?}");
 }
 

@@ -19,6 +19,7 @@ pub mod draft;
 pub mod error;
 pub mod fixed;
 pub mod layer;
+mod loaded;
 pub mod portable;
 pub mod predict;
 pub mod profile;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use speckv_capture::Cache;
-use speckv_predictor::codec::{self, Known, LoadedMode, Options};
+use speckv_predictor::codec::{self, Known, LoadedMode, Options, RUN_TOKENS};
 
 use super::{Steps, prices::prices};
 use crate::backend::Active;
@@ -36,7 +36,8 @@ pub fn measure(
     let (tokens, layers) = (cache.tokens as u64, cache.layers as u64);
     // The codec tells where a run starts, not how long it is.
     let pass = |steps: &mut Steps, start: usize, layer: usize| {
-        let done = start as u64 * layers + (tokens - start as u64).min(2048) * (layer as u64 + 1);
+        let done =
+            start as u64 * layers + (tokens - start as u64).min(RUN_TOKENS as u64) * (layer as u64 + 1);
         steps.within(done.min(tokens * layers));
     };
     let since = Instant::now();

@@ -5,14 +5,11 @@ use std::ops::Range;
 use speckv_capture::Cache;
 use speckv_codec_core::{ChunkEncoder, Part};
 use speckv_predictor::backend::{Backend, Pricing};
-use speckv_predictor::codec::{CHUNK_TOKENS, LoadedMode};
+use speckv_predictor::codec::{CHUNK_TOKENS, LoadedMode, run_tokens};
 use speckv_predictor::session::{Planes, Progress};
 
 use crate::caches;
 use crate::error::Result;
-
-/// Tokens that go through the predictor together; never changes a price.
-const RUN_TOKENS: usize = 8 * CHUNK_TOKENS as usize;
 
 /// Costs of the planes of each `[layer][part]` in 1/256 bit, in chunks of the default length: what `compress` spends on them, but for the fixed
 /// parts of stream and chunks and for the rounding of the coder's states.
@@ -25,8 +22,9 @@ pub fn prices<B: Backend>(
     let mut session = mode.session(b, cache.format, &caches::scale_bits(cache)?)?;
     let mut planes = Price { cache, tokens: 0..0, chunks: Vec::new(), costs: vec![[0; 2]; cache.layers] };
     let ids = cache.token_ids.as_deref().unwrap_or_default();
-    for start in (0..cache.tokens).step_by(RUN_TOKENS) {
-        planes.tokens = start..(start + RUN_TOKENS).min(cache.tokens);
+    let run = run_tokens(caches::geometry(cache), CHUNK_TOKENS as usize);
+    for start in (0..cache.tokens).step_by(run) {
+        planes.tokens = start..(start + run).min(cache.tokens);
         let (n, chunk) = (planes.tokens.len(), CHUNK_TOKENS as usize);
         planes.chunks = (0..n).step_by(chunk).map(|at| at..(at + chunk).min(n)).collect();
         session.run(n, ids.get(planes.tokens.clone()).unwrap_or_default(), &mut planes, progress)?;

@@ -1,5 +1,6 @@
 //! What each way to a ready cache moves and computes: bytes, and seconds on this machine.
 
+use speckv_build::{DEPTH, OPEN, RESIDUAL, WIDE};
 use speckv_codec_core::{ElementFormat, Geometry};
 use speckv_predictor::profile::{NamedDigits, PRECISIONS};
 use speckv_predictor::work::{self, Dims, Work};
@@ -7,12 +8,6 @@ use speckv_predictor::work::{self, Dims, Work};
 use super::model::Way;
 use super::rates::Rate;
 use crate::machine::Machine;
-
-/// Digits of the innovations that drafts learn from, and directions of the residual stream that have two digits, as `speckv build` makes them.
-const RESIDUAL_DIGITS: usize = 2;
-const WIDE: usize = 32;
-/// Layers that chains look back, likewise.
-const DEPTH: usize = 3;
 
 /// The target and its cache.
 #[derive(Clone, Debug)]
@@ -56,13 +51,13 @@ impl Target {
     /// The work of a predictor: counted where this program has the predictor, else by the share of the target's products that the rates give.
     pub fn work(&self, rate: &Rate) -> Option<Work> {
         let Target { geometry, dims, .. } = *self;
-        let (closed, name) = match rate.precision.strip_suffix(speckv_build::OPEN) {
+        let (closed, name) = match rate.precision.strip_suffix(OPEN) {
             Some(name) => (false, name),
             None => (true, rate.precision.as_str()),
         };
         let draft = |p: &NamedDigits| {
             let wide = WIDE.min(dims.hidden / 8);
-            work::draft(geometry, dims, p.weights, p.activations, wide, RESIDUAL_DIGITS, closed)
+            work::draft(geometry, dims, p.weights, p.activations, wide, RESIDUAL.count(), closed)
         };
         let named = || PRECISIONS.iter().find(|p| p.name == name);
         // What a share of the target's products costs. Drafts attend as the target does, chains do not.
@@ -74,10 +69,10 @@ impl Target {
             "static" => Some(Work::default()),
             "draft" => named().map(draft).or_else(|| shared(draft(&PRECISIONS[0]).per_pair)),
             "chain" if rate.precision == "no-ids" => {
-                Some(work::chain(geometry, DEPTH, None, RESIDUAL_DIGITS))
+                Some(work::chain(geometry, DEPTH, None, RESIDUAL.count()))
             }
             "chain" if rate.precision == "ids" => {
-                Some(work::chain(geometry, DEPTH, Some(dims.hidden), RESIDUAL_DIGITS))
+                Some(work::chain(geometry, DEPTH, Some(dims.hidden), RESIDUAL.count()))
             }
             "chain" => shared(0),
             _ => None,
