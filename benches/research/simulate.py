@@ -260,7 +260,7 @@ class Draft:
     activations may take two digits; `wide_weights`: their columns of the weights have two; `attention`: levels of queries, keys, values."""
     powers = True
 
-    def __init__(self, compensate=True, wide=32, wide_weights=False, had="block", attention=ONE, two=(), weights_two=False,
+    def __init__(self, compensate=True, damping=0.05, wide=32, wide_weights=False, had="block", attention=ONE, two=(), weights_two=False,
                  rounded_tables=False):
         self.wide, self.attention, self.two = wide, attention, {"k", "v", *two}
         self.tables = (COS.bfloat16().float(), SIN.bfloat16().float()) if rounded_tables else (COS, SIN)
@@ -286,7 +286,7 @@ class Draft:
                 H = torch.stack([R.T @ second[l, source] @ R for l in range(L)])
                 split = wide if wide_weights and norm is not None else 0
                 lead, w, H = quant(w[..., :split], TWO) if split else w[..., :0], w[..., split:], H[:, split:, split:]
-                w = torch.cat([gptq(w[i:i + 6], H[i:i + 6], ONE) for i in range(0, L, 6)]) if compensate else quant(w, ONE)
+                w = torch.cat([gptq(w[i:i + 6], H[i:i + 6], ONE, damping) for i in range(0, L, 6)]) if compensate else quant(w, ONE)
                 w = torch.cat([lead, w], -1)
             w = self.stream @ w if norm is None else w            # the stream itself is kept unrotated here
             self.w |= {(l, n): w[l] for l in range(L)}
@@ -457,6 +457,8 @@ DRAFT = {                                         # options of Draft, of run()
     "ridge-1e-2": ({}, dict(ridge=1e-2)),
     "gain-2-layers": ({}, dict(gain_layers=2)),
     "no-gptq": (dict(compensate=False), {}),
+    "gptq-damping-0.3": (dict(damping=0.3), {}),
+    "gptq-damping-1": (dict(damping=1.0), {}),
     "no-wide": (dict(wide=0), {}),
     "wide-weights-16": (dict(wide_weights=True), {}),
     "hadamard-full": (dict(had="full"), {}),
