@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     machine: PathBuf,
     /// Context lengths, k = 1024
-    #[arg(long, value_name = "N", value_delimiter = ',', num_args = 1.., default_value = "4k,32k",
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_delimiter = ',', num_args = 1.., default_value = "4k,32k",
           value_parser = units::tokens)]
     tokens: Vec<u64>,
     /// Speeds of links: 25Gbit/s, 3.5GB/s, 200MB/s; `memory` and `disk` are those of the machine file
