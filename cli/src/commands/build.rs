@@ -36,7 +36,8 @@ pub struct Args {
     /// Sequences, taken from the texts in turn, from their beginning
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     sequences: u32,
-    /// Captured caches of one format to fit to instead of texts (predictors static and chain; ids if all of them have token ids)
+    /// Captured caches of one format to fit to instead of texts (predictors static and chain, with token ids too if all of them have
+    /// theirs and there are enough of them)
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "text")]
     cache: Vec<PathBuf>,
     /// With --cache and no --model: the model's rope_theta
