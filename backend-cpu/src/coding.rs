@@ -1,4 +1,4 @@
-//! Planes to symbols and back: the chunks of a plane in parallel, each through the portable coder.
+//! Planes to symbols and back: the chunks of a plane in parallel, each through the path's coder.
 
 use std::ops::Range;
 
@@ -10,8 +10,12 @@ use speckv_predictor::error::Error;
 use speckv_predictor::portable::CodeUnits;
 use speckv_predictor::tables::Tables;
 
+use crate::coder::{self, Coder};
+
 /// Hands the symbols of a plane to the encoders of its chunks. If several chunks fail, the first one's error is returned.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn encode(
+    coder: impl Coder,
     tables: &Tables,
     pricing: &Pricing,
     mu: &Ints,
@@ -25,7 +29,9 @@ pub(crate) fn encode(
         .zip(encoders)
         .map(|(rows, encoder)| {
             let units = CodeUnits::new(pricing, mu, token, rows.clone(), tables);
-            encoder.push_plane(&units.model(pricing), &codes[rows.start * mu.cols..rows.end * mu.cols])?;
+            let codes = &codes[rows.start * mu.cols..rows.end * mu.cols];
+            let (symbols, cost) = coder::price(coder, &units.model(pricing), codes)?;
+            encoder.push_symbols(symbols, cost, codes)?;
             Ok(())
         })
         .collect();
@@ -34,6 +40,7 @@ pub(crate) fn encode(
 
 /// Decodes a plane. If several chunks fail, the first one's error is returned.
 pub(crate) fn decode(
+    coder: impl Coder,
     tables: &Tables,
     pricing: &Pricing,
     mu: &Ints,
@@ -47,7 +54,8 @@ pub(crate) fn decode(
         .map(|(rows, decoder)| {
             let units = CodeUnits::new(pricing, mu, token, rows.clone(), tables);
             let mut codes = vec![0; rows.len() * mu.cols];
-            decoder.next_plane(&units.model(pricing), &mut codes)?;
+            let model = units.model(pricing);
+            decoder.next_plane_with(&mut codes, |lanes, out| coder::decode(coder, &model, lanes, out))?;
             Ok(codes)
         })
         .collect();
@@ -59,8 +67,10 @@ pub(crate) fn decode(
 }
 
 /// Runs the coders of finished chunks. If several fail, the first one's error is returned.
-pub(crate) fn finish(encoders: Vec<ChunkEncoder>) -> Result<Vec<Chunk>, Error> {
-    let results: Vec<Result<Chunk, Error>> =
-        encoders.into_par_iter().map(|e| e.finish().map_err(Error::from)).collect();
+pub(crate) fn finish(coder: impl Coder, encoders: Vec<ChunkEncoder>) -> Result<Vec<Chunk>, Error> {
+    let results: Vec<Result<Chunk, Error>> = encoders
+        .into_par_iter()
+        .map(|e| e.finish_with(|lanes, symbols| coder.push(lanes, symbols)).map_err(Error::from))
+        .collect();
     results.into_iter().collect()
 }

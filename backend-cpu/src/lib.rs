@@ -13,6 +13,7 @@
 //! ```
 
 mod attention;
+mod coder;
 mod coding;
 mod gemm;
 mod kernel;
@@ -187,7 +188,10 @@ impl Backend for CpuBackend {
         chunks: &[Range<usize>],
         encoders: &mut [ChunkEncoder],
     ) -> Result<(), speckv_predictor::Error> {
-        coding::encode(self.portable.tables(), pricing, mu, token, codes, chunks, encoders)
+        let tables = self.portable.tables();
+        dispatch!(self.isa, |coder| coding::encode(
+            coder, tables, pricing, mu, token, codes, chunks, encoders
+        ))
     }
 
     fn decode_plane(
@@ -198,11 +202,12 @@ impl Backend for CpuBackend {
         chunks: &[Range<usize>],
         decoders: &mut [ChunkDecoder<'_>],
     ) -> Result<Vec<u16>, speckv_predictor::Error> {
-        coding::decode(self.portable.tables(), pricing, mu, token, chunks, decoders)
+        let tables = self.portable.tables();
+        dispatch!(self.isa, |coder| coding::decode(coder, tables, pricing, mu, token, chunks, decoders))
     }
 
     fn finish_chunks(&self, encoders: Vec<ChunkEncoder>) -> Result<Vec<Chunk>, speckv_predictor::Error> {
-        coding::finish(encoders)
+        dispatch!(self.isa, |coder| coding::finish(coder, encoders))
     }
 
     fn observe(&self, pricing: &Pricing, mu: &Ints, token: &Ints, codes: &[u16]) -> Observed<Ints> {

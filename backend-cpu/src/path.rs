@@ -143,11 +143,11 @@ impl Isa {
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86 {
-    /// Proof that the CPU (and the operating system) can run AVX2.
+    /// Proof that the CPU (and the operating system) can run AVX2 (and POPCNT).
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct HasAvx2(pub(super) ());
 
-    /// Proof that the CPU (and the operating system) can run AVX2 and AVX-512 F, BW, DQ, VL and VNNI.
+    /// Proof that the CPU (and the operating system) can run AVX2, POPCNT and AVX-512 F, BW, CD, DQ, VL and VNNI.
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct HasAvx512Vnni(pub(super) ());
 
@@ -162,11 +162,11 @@ pub(crate) mod x86 {
     }
 
     pub(super) fn missing_avx2() -> Vec<&'static str> {
-        missing!("avx2")
+        missing!("avx2", "popcnt")
     }
 
     pub(super) fn missing_avx512vnni() -> Vec<&'static str> {
-        missing!("avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
+        missing!("avx2", "popcnt", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vnni")
     }
 }
 

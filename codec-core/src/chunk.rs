@@ -131,18 +131,27 @@ impl ChunkEncoder {
     ///
     /// # Errors
     /// [`Rule::PlaneCount`] if planes are missing.
-    pub fn finish(mut self) -> Result<Chunk> {
+    pub fn finish(self) -> Result<Chunk> {
+        self.finish_with(LaneEncoder::push_symbols)
+    }
+
+    /// Encodes the chunk with a loop of the caller's: `push` is called for every coded plane, the last first, and must do exactly what
+    /// [`LaneEncoder::push_symbols`] does. Raw planes are encoded here.
+    ///
+    /// # Errors
+    /// Those of [`finish`](Self::finish).
+    pub fn finish_with(mut self, mut push: impl FnMut(&mut LaneEncoder, &[Symbol])) -> Result<Chunk> {
         if self.planes.is_empty() || self.planes.len() != self.planes_expected {
             return Err(plane_count(self.planes_expected.max(1), self.planes.len()));
         }
         let scalars = self.planes.iter().map(|plane| plane.codes.len() as u64).sum();
-        let (mut states, mut words) = self.encode();
+        let (mut states, mut words) = self.encode(&mut push);
         if words.len() as u64 > words_bound(self.format, scalars) {
             // Rounding of the states can add a fraction of a bit per scalar to the cost where data conspire.
             for plane in &mut self.planes {
                 plane.symbols = Vec::new();
             }
-            (states, words) = self.encode();
+            (states, words) = self.encode(&mut push);
         }
         let mut payload = Vec::with_capacity(self.planes.len() / 8 + 256 + 2 * words.len());
         bits::pack(self.planes.iter().map(|plane| plane.symbols.is_empty().into()), 1, &mut payload);
@@ -156,13 +165,13 @@ impl ChunkEncoder {
         Ok(Chunk { payload_checksum: xxh3(&payload), values_checksum: self.values.value(), payload })
     }
 
-    fn encode(&self) -> ([u32; LANES], Vec<u16>) {
+    fn encode(&self, push: &mut impl FnMut(&mut LaneEncoder, &[Symbol])) -> ([u32; LANES], Vec<u16>) {
         let mut lanes = LaneEncoder::new();
         for plane in self.planes.iter().rev() {
             if plane.symbols.is_empty() {
                 lanes.push_raw(&plane.codes, self.format.width());
             } else {
-                lanes.push_symbols(&plane.symbols);
+                push(&mut lanes, &plane.symbols);
             }
         }
         lanes.finish()

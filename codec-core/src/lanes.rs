@@ -75,12 +75,13 @@ impl Symbol {
 }
 
 /// The encoding side. Planes, rows and lanes go in backwards; words come out backwards and are turned round at the end.
+/// Plain data, so that a backend can carry the same states through its own loop.
 #[derive(Clone, Debug)]
 pub struct LaneEncoder {
     /// Each in `2^16..2^32` between operations.
-    states: [u32; LANES],
+    pub states: [u32; LANES],
     /// Last word first.
-    words: Vec<u16>,
+    pub words: Vec<u16>,
 }
 
 impl Default for LaneEncoder {
@@ -125,11 +126,6 @@ impl LaneEncoder {
                 push_raw(state, &mut self.words, code, width);
             }
         }
-    }
-
-    /// Words so far.
-    pub fn words(&self) -> usize {
-        self.words.len()
     }
 
     /// The final states, and the words in decoding order.

@@ -54,22 +54,32 @@ impl PlaneModel<'_> {
             let expected = (EXPONENT_LIMIT * self.exponent.signum()).into();
             return Err(Error::Argument { rule: Rule::Exponent, expected, found: self.exponent.into() });
         }
-        match self.mu.iter().find(|&&mu| mu >= FIXED_LIMIT || mu <= -FIXED_LIMIT) {
-            Some(&mu) => {
-                let expected = ((FIXED_LIMIT - 1) * mu.signum()).into();
-                Err(Error::Argument { rule: Rule::Mean, expected, found: mu.into() })
-            }
-            None => Ok(()),
+        // All at once first: a search that may stop at any mean is several times slower.
+        let bits = self.mu.iter().fold(0, |bits, mu| bits | mu.unsigned_abs());
+        if bits < FIXED_LIMIT as u32 {
+            return Ok(());
         }
+        let wrong = self.mu.iter().find(|mu| mu.unsigned_abs() >= FIXED_LIMIT as u32);
+        let found = wrong.map_or(0, |&mu| mu.into());
+        let expected = i64::from(FIXED_LIMIT - 1) * i64::signum(found);
+        Err(Error::Argument { rule: Rule::Mean, expected, found })
+    }
+
+    /// Checks sizes and ranges, with these codes to price.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check), and [`Rule::Code`] for a code wider than the format.
+    pub fn check_with(&self, codes: &[u16]) -> Result<()> {
+        self.check(codes.len())?;
+        check_codes(self.format, codes)
     }
 
     /// Prices a plane: appends one symbol per code to `out` and returns their cost in 1/256 bit.
     ///
     /// # Errors
-    /// Those of [`check`](Self::check), and [`Rule::Code`] for a code wider than the format. `out` is then as before.
+    /// Those of [`check_with`](Self::check_with). `out` is then as before.
     pub fn price(&self, codes: &[u16], out: &mut Vec<Symbol>) -> Result<u64> {
-        self.check(codes.len())?;
-        check_codes(self.format, codes)?;
+        self.check_with(codes)?;
         out.reserve(codes.len());
         // The format's constants fold into each copy of the loop.
         Ok(match self.format {
@@ -184,10 +194,10 @@ fn clamp_scale(channel: i16, token: i16) -> i32 {
 
 /// Checks that every code fits the format.
 pub(crate) fn check_codes(format: ElementFormat, codes: &[u16]) -> Result<()> {
-    if format.width() == 8
-        && let Some(&code) = codes.iter().find(|&&code| code > 0xFF)
-    {
-        return Err(Error::Argument { rule: Rule::Code, expected: 0xFF, found: code.into() });
+    if format.width() == 8 && codes.iter().fold(0, |bits, code| bits | code) > 0xFF {
+        let wrong = codes.iter().find(|&&code| code > 0xFF);
+        let found = wrong.map_or(0, |&code| code.into());
+        return Err(Error::Argument { rule: Rule::Code, expected: 0xFF, found });
     }
     Ok(())
 }

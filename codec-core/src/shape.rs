@@ -3,8 +3,8 @@
 use crate::limits::{KNOTS, MAX_ESCAPE, SHAPE_HALF, Z_LIMIT};
 use crate::{Error, Result, Rule};
 
-/// Intervals of the inverse table that starts a decoder's search.
-const GUESSES: usize = 1024;
+/// Intervals of the inverse table that starts a decoder's search: four an octave of tail probability.
+const GUESSES: usize = 64;
 
 /// A validated shape: half a cumulative distribution at 65 knots, and the frequency of the escape symbol.
 ///
@@ -15,10 +15,10 @@ pub struct Shape {
     knots: [u16; KNOTS],
     /// 1..=8192.
     escape: u16,
-    /// Per knot `T` and the rise to the next; derived. Padded so that seven bits index it.
-    steps: [(u16, u16); 128],
-    /// `guess[c >> 6]` is near the `z` with `C(z) = c`. Derived; it can cost time but never change a bit.
-    guess: [i16; GUESSES + 1],
+    /// Derived: see [`Shape::steps`].
+    steps: [(u16, u16); KNOTS - 1],
+    /// Derived: see [`Shape::guesses`].
+    guesses: [(u16, u16); GUESSES],
 }
 
 /// Knots of the normal distribution: `round(32768 * erf(z / sqrt 2))`.
@@ -31,17 +31,7 @@ const GAUSSIAN: [u16; KNOTS] = [
 ];
 
 /// Per segment of equal steps, by `ilog2(|z| >> 11) + 1`: (log2 of the step, first knot, its `|z|`).
-/// The fifth serves `|z| = 16384` alone, the last knot; the rest spare a bounds check.
-const SEGMENTS: [(u32, u32, i32); 8] = [
-    (6, 0, 0),
-    (7, 32, 2048),
-    (9, 48, 4096),
-    (10, 56, 8192),
-    (10, 64, 16384),
-    (0, 0, 0),
-    (0, 0, 0),
-    (0, 0, 0),
-];
+const SEGMENTS: [(u32, u32, i32); 4] = [(6, 0, 0), (7, 32, 2048), (9, 48, 4096), (10, 56, 8192)];
 
 /// `|z|` of a knot, 0..=16384.
 pub const fn knot_position(knot: usize) -> i32 {
@@ -89,7 +79,7 @@ impl Shape {
     }
 
     fn derive(knots: [u16; KNOTS], escape: u16) -> Self {
-        let mut shape = Self { knots, escape, steps: [(SHAPE_HALF, 0); 128], guess: [0; GUESSES + 1] };
+        let mut shape = Self { knots, escape, steps: [(0, 0); KNOTS - 1], guesses: [(0, 0); GUESSES] };
         for (step, pair) in shape.steps.iter_mut().zip(knots.windows(2)) {
             *step = (pair[0], pair[1] - pair[0]);
         }
@@ -102,6 +92,18 @@ impl Shape {
         &self.knots
     }
 
+    /// Per knot but the last `T` and the rise to the next knot.
+    pub fn steps(&self) -> &[(u16, u16); KNOTS - 1] {
+        &self.steps
+    }
+
+    /// The inverse of the cumulative by tail probability: at `4 * octave + quarter` the `|z|` beyond which a tail of
+    /// `(4 + quarter) * 2^octave / 4` slots lies, and how far `|z|` falls to the next entry. Where a decoder's search begins: the table
+    /// can cost time but never change a bit.
+    pub fn guesses(&self) -> &[(u16, u16); GUESSES] {
+        &self.guesses
+    }
+
     /// Frequency of the escape symbol, 1..=8192 of 65536.
     #[inline(always)]
     pub fn escape(&self) -> u16 {
@@ -112,10 +114,13 @@ impl Shape {
     #[inline(always)]
     fn half(&self, magnitude: i32) -> i32 {
         debug_assert!((0..=Z_LIMIT).contains(&magnitude));
+        if magnitude >= Z_LIMIT {
+            return SHAPE_HALF.into();
+        }
         let segment = 32 - (magnitude >> 11).leading_zeros();
-        let (shift, first, start) = SEGMENTS[(segment & 7) as usize];
+        let (shift, first, start) = SEGMENTS[(segment & 3) as usize];
         let offset = (magnitude - start) as u32;
-        let (below, rise) = self.steps[((first + (offset >> shift)) & 127) as usize];
+        let (below, rise) = self.steps[((first + (offset >> shift)) & 63) as usize];
         // rise <= 2^15, offset within a step < 2^10.
         i32::from(below) + ((u32::from(rise) * (offset & ((1 << shift) - 1))) >> shift) as i32
     }
@@ -127,29 +132,32 @@ impl Shape {
         (i32::from(SHAPE_HALF) + if z >= 0 { half } else { -half }) as u32
     }
 
-    /// A `z` near the one where `C(z) = c`, for `0 <= c <= 65536`.
+    /// A `z` near the one where `C(z) = c`, for `0 <= c`; more than 65536 counts as that.
     #[inline(always)]
     pub(crate) fn guess(&self, c: u32) -> i32 {
-        let at = (c >> 6) as usize;
-        let (below, above) =
-            (i32::from(self.guess[at.min(GUESSES)]), i32::from(self.guess[(at + 1).min(GUESSES)]));
-        below + (((above - below) * (c & 63) as i32) >> 6)
+        let upper = c > SHAPE_HALF.into();
+        let tail = if upper { 65536u32.saturating_sub(c) } else { c }.max(1);
+        // The octave, two bits for the quarter, eight for the place between two entries.
+        let significand = tail << tail.leading_zeros();
+        let at = (tail.ilog2() << 2 | (significand >> 29 & 3)) & 63;
+        let (z, fall) = self.guesses[at as usize];
+        let z = (u32::from(z) - (u32::from(fall) * (significand >> 21 & 255) >> 8)) as i32;
+        if upper { z } else { -z }
     }
 
     fn fill_guesses(&mut self) {
-        let mut knot = 0;
-        for at in 0..=GUESSES / 2 {
-            // The z with T(z) = target, by walking the knots.
-            let target = (at as i32) << 6;
-            while knot < KNOTS - 2 && i32::from(self.knots[knot + 1]) < target {
-                knot += 1;
-            }
+        // The |z| with T(|z|) = target.
+        let position = |target: i32| {
+            let knot = self.knots[1..KNOTS - 1].partition_point(|&t| i32::from(t) < target);
             let (below, above) = (i32::from(self.knots[knot]), i32::from(self.knots[knot + 1]));
             let (from, to) = (knot_position(knot), knot_position(knot + 1));
             let within = (target - below).clamp(0, above - below);
-            let z = if above > below { from + (to - from) * within / (above - below) } else { from };
-            self.guess[GUESSES / 2 + at] = z as i16;
-            self.guess[GUESSES / 2 - at] = -z as i16;
-        }
+            if above > below { from + (to - from) * within / (above - below) } else { from }
+        };
+        let at = |index: usize| {
+            let tail = ((4 + index % 4) << (index / 4)) / 4;
+            position((i32::from(SHAPE_HALF) - tail as i32).max(0))
+        };
+        self.guesses = core::array::from_fn(|i| (at(i) as u16, (at(i) - at(i + 1)).max(0) as u16));
     }
 }

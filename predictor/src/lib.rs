@@ -24,7 +24,7 @@ pub mod portable;
 pub mod predict;
 pub mod profile;
 #[cfg(feature = "conformance")]
-mod random;
+pub mod random;
 pub mod session;
 mod stat;
 #[cfg(feature = "conformance")]

@@ -3,14 +3,18 @@
 use core::arch::x86_64::*;
 
 use speckv_predictor::backend::Silu;
+use speckv_predictor::core::{LaneEncoder, Lanes, PlaneModel, Symbol};
 use speckv_predictor::fixed::Scale;
 
+use crate::coder::int::Int;
 use crate::kernel::{Kernel, Line16};
 use crate::path::x86::HasAvx2;
 use crate::vector::{Columns, operations};
-use crate::x86_64::vectorised;
+use crate::x86_64::int256::I256;
+use crate::x86_64::{coder, vectorised};
 
 operations!(vectorised, { HasAvx2, "avx2" });
+coder!(HasAvx2, I256, "avx2,popcnt", |self| self);
 
 impl Kernel for HasAvx2 {
     type A = i16;

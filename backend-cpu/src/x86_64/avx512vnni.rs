@@ -4,12 +4,16 @@
 use core::arch::x86_64::*;
 
 use speckv_predictor::backend::Silu;
+use speckv_predictor::core::{LaneEncoder, Lanes, PlaneModel, Symbol};
 use speckv_predictor::fixed::Scale;
 
+use crate::coder::int::Int;
+use crate::coder::pair::Pair;
 use crate::kernel::{Kernel, Line8, Line16};
 use crate::path::x86::HasAvx512Vnni;
 use crate::vector::{Columns, operations};
-use crate::x86_64::vectorised;
+use crate::x86_64::int512::I512;
+use crate::x86_64::{coder, vectorised};
 
 /// int8 digits by `vpdpbusd`.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +24,7 @@ pub(crate) struct Narrow(pub HasAvx512Vnni);
 pub(crate) struct Wide(pub HasAvx512Vnni);
 
 operations!(vectorised, { Narrow, "avx2,avx512f,avx512bw,avx512dq,avx512vl" });
+coder!(Narrow, Pair<I512>, "avx2,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl", |self| self.0);
 operations!(vectorised, { Wide, "avx2,avx512f,avx512bw,avx512dq,avx512vl" });
 
 /// A tile of up to 6 rows x 64 outputs: 24 accumulators, 4 registers of weights and one of the left operand, of 32.

@@ -2,6 +2,8 @@
 
 pub(crate) mod avx2;
 pub(crate) mod avx512vnni;
+mod int256;
+mod int512;
 
 /// Implements [`Vector`](crate::vector::Vector) for a type whose values prove the features, as the bodies of `vector.rs` compiled with them.
 macro_rules! vectorised {
@@ -23,3 +25,49 @@ macro_rules! vectorised {
     };
 }
 pub(crate) use vectorised;
+
+/// Implements [`Coder`](crate::coder::Coder) for a type whose values prove the features, with vectors that they allow.
+macro_rules! coder {
+    ($type:ty, $vector:ty, $features:literal, |$self:ident| $proof:expr) => {
+        impl crate::coder::Coder for $type {
+            fn symbols($self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) {
+                #[target_feature(enable = $features)]
+                fn body(p: <$vector as Int>::Proof, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) {
+                    crate::coder::symbols_any::<$vector>(p, model, codes, out);
+                }
+                // SAFETY: the proof is that the CPU has the features; `body` is safe code.
+                unsafe { body($proof, model, codes, out) }
+            }
+
+            fn decode($self, model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, out: &mut [u16]) -> bool {
+                #[target_feature(enable = $features)]
+                fn body(p: <$vector as Int>::Proof, model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, out: &mut [u16]) -> bool {
+                    crate::coder::decode_any::<$vector>(p, model, lanes, out)
+                }
+                // SAFETY: as above.
+                unsafe { body($proof, model, lanes, out) }
+            }
+
+            fn push($self, encoder: &mut LaneEncoder, symbols: &[Symbol]) {
+                #[target_feature(enable = $features)]
+                fn body(p: <$vector as Int>::Proof, encoder: &mut LaneEncoder, symbols: &[Symbol]) {
+                    crate::coder::encode::push::<$vector>(p, encoder, symbols);
+                }
+                // SAFETY: as above.
+                unsafe { body($proof, encoder, symbols) }
+            }
+        }
+    };
+}
+pub(crate) use coder;
+
+/// What is left of the words from `at` on, and zeros.
+#[cold]
+#[inline(never)]
+fn last_words<const N: usize>(words: &[u8], at: usize) -> [u8; N] {
+    let rest = words.get(at..).unwrap_or_default();
+    let mut last = [0; N];
+    let len = rest.len().min(N);
+    last[..len].copy_from_slice(&rest[..len]);
+    last
+}

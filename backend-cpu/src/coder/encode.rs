@@ -1,0 +1,132 @@
+//! Pricing of a plane and encoding of its symbols, `N` lanes at a time: `PlaneModel::price` and `LaneEncoder::push_symbols`.
+
+use speckv_predictor::core::limits::LANES;
+use speckv_predictor::core::{LaneEncoder, PlaneModel, Symbol};
+
+use super::decode::active;
+use super::int::Int;
+use super::model::{Format, Shared};
+use super::scales::Scales;
+
+/// Symbols of a plane whose sizes and ranges were checked, as many as `out` has room for.
+#[inline(always)]
+pub(crate) fn price<V: Int, F: Format>(
+    proof: V::Proof,
+    model: &PlaneModel<'_>,
+    codes: &[u16],
+    out: &mut [Symbol],
+) {
+    let shared = Shared::<V>::new(proof, model);
+    let mut scales = Scales::new(model);
+    let (rows, rest) = codes.as_chunks::<LANES>();
+    let (means, rest_means) = model.mu.as_chunks::<LANES>();
+    let (symbols, rest_symbols) = out.as_chunks_mut::<LANES>();
+    for ((codes, mu), out) in rows.iter().zip(means).zip(symbols) {
+        price_row::<V, F>(proof, &shared, scales.row(), mu, codes, out);
+    }
+    if !rest.is_empty() {
+        let (mut mu, mut row, mut symbols) = ([0; LANES], [0; LANES], [Symbol::default(); LANES]);
+        mu[..rest.len()].copy_from_slice(rest_means);
+        row[..rest.len()].copy_from_slice(rest);
+        price_row::<V, F>(proof, &shared, scales.row(), &mu, &row, &mut symbols);
+        rest_symbols.copy_from_slice(&symbols[..rest.len()]);
+    }
+}
+
+#[inline(always)]
+fn price_row<V: Int, F: Format>(
+    proof: V::Proof,
+    shared: &Shared<V>,
+    (channels, token): (&[i16; LANES], i16),
+    mu: &[i32; LANES],
+    codes: &[u16; LANES],
+    out: &mut [Symbol; LANES],
+) {
+    let c = |x| shared.c(x);
+    for from in (0..LANES).step_by(V::N) {
+        let code = V::load_u16(proof, &codes[from..]);
+        let w = shared.window::<F>(V::load(proof, &mu[from..]), shared.scale(&channels[from..], token));
+        // Ranks: magnitudes, or -1 - magnitude.
+        let magnitude = code & c(F::MAGNITUDES - 1);
+        let sign = c(0) - (code.shr(c(F::WIDTH - 1)) & c(1));
+        let rank = magnitude ^ sign;
+        let cells = shared.cells::<F>(&w, rank);
+        let raw = V::select(shared.zones::<F>(&cells), magnitude, rank - cells.first_rank);
+        let escape = shared.outside(&w, &cells);
+        let start = V::select(escape, shared.upper_end(), cells.start);
+        let freq = V::select(escape, c(65536) - shared.upper_end(), cells.end - cells.start);
+        let raw = V::select(escape, code, raw);
+        let raw_bits = V::select(escape, c(F::WIDTH), cells.raw_bits);
+        (start | freq.shl(c(16))).store_symbols(raw | raw_bits.shl(c(16)), &mut out[from..]);
+    }
+}
+
+/// Encodes one plane's symbols (all valid), which the decoder reads before everything encoded so far.
+#[inline(always)]
+pub(crate) fn push<V: Int>(proof: V::Proof, encoder: &mut LaneEncoder, symbols: &[Symbol]) {
+    let mut states = encoder.states.map(|s| s as i32);
+    let words = &mut encoder.words;
+    let mut at = words.len();
+    let (rows, rest) = symbols.as_chunks::<LANES>();
+    // A row emits two words a lane at most, and a vector's worth is written at a time. No closures here: they would lack the features.
+    let room = 3 * LANES;
+    words.resize(at + room + symbols.len() / 4, 0);
+    if !rest.is_empty() {
+        // No raw bits and an interval of one slot at 0: what lanes past the end are given is dropped again.
+        let mut row = [Symbol { start: 0, freq: 1, raw: 0, raw_bits: 0 }; LANES];
+        row[..rest.len()].copy_from_slice(rest);
+        at = push_row::<V, true>(proof, &row, rest.len(), &mut states, words, at);
+    }
+    for row in rows.iter().rev() {
+        if words.len() < at + room {
+            words.resize(at + room + symbols.len() / 4, 0);
+        }
+        at = push_row::<V, false>(proof, row, LANES, &mut states, words, at);
+    }
+    words.truncate(at);
+    encoder.states = states.map(|s| s as u32);
+}
+
+#[inline(always)]
+fn push_row<V: Int, const PART: bool>(
+    proof: V::Proof,
+    row: &[Symbol; LANES],
+    count: usize,
+    states: &mut [i32; LANES],
+    words: &mut [u16],
+    mut at: usize,
+) -> usize {
+    let c = |x| V::splat(proof, x);
+    let zero = c(0);
+    let any_raw = row.iter().fold(0, |any, symbol| any | symbol.raw_bits);
+    if any_raw != 0 {
+        for from in (0..LANES).step_by(V::N).rev() {
+            let (_, high) = V::load_symbols(proof, &row[from..]);
+            let (raw, bits) = (high & c(0xFFFF), high.shr(c(16)));
+            let state = V::load(proof, &states[from..]);
+            // Without raw bits the shift is by 32, which leaves nothing.
+            let full = state.shr_any(c(32) - bits).eq(zero);
+            let need = V::not(full);
+            at = state.emit(need, words, at);
+            let state = V::select(need, state.shr(c(16)), state);
+            (state.shl(bits) | raw).store(&mut states[from..]);
+        }
+    }
+    for from in (0..LANES).step_by(V::N).rev() {
+        let (low, _) = V::load_symbols(proof, &row[from..]);
+        let (start, freq) = (low & c(0xFFFF), low.shr(c(16)));
+        let state = V::load(proof, &states[from..]);
+        // state >= freq << 16.
+        let mut need = V::not(freq.gt(state.shr(c(16))));
+        if PART {
+            need = need & active::<V>(proof, from, count);
+        }
+        at = state.emit(need, words, at);
+        let x = V::select(need, state.shr(c(16)), state);
+        let quotient = x.quotient(freq);
+        let next = quotient.shl(c(16)) + (x - quotient * freq) + start;
+        let next = if PART { V::select(active::<V>(proof, from, count), next, state) } else { next };
+        next.store(&mut states[from..]);
+    }
+    at
+}

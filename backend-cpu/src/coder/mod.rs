@@ -1,0 +1,100 @@
+//! The coder: prices, symbols and lanes, written once for vectors of any width. The definition is `speckv_codec_core`; what it does to one
+//! scalar after another happens here to `N` at a time.
+
+pub(crate) mod decode;
+pub(crate) mod encode;
+pub(crate) mod int;
+pub(crate) mod model;
+pub(crate) mod pair;
+mod scales;
+#[cfg(test)]
+mod tests;
+
+use speckv_predictor::core::{ElementFormat, LaneEncoder, Lanes, PlaneModel, Result, Symbol};
+
+use int::{Int, One};
+
+/// A coder made of one kind of vector.
+pub(crate) trait Coder: Copy + Send + Sync {
+    /// [`PlaneModel::price`] of a checked plane; as many symbols as codes.
+    fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]);
+    /// [`PlaneModel::decode`] of a checked plane; `false` for any error.
+    fn decode(self, model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, out: &mut [u16]) -> bool;
+    /// [`LaneEncoder::push_symbols`].
+    fn push(self, encoder: &mut LaneEncoder, symbols: &[Symbol]);
+}
+
+/// Prices a plane: its symbols and their cost in 1/256 bit.
+///
+/// # Errors
+/// Those of [`PlaneModel::price`].
+pub(crate) fn price(coder: impl Coder, model: &PlaneModel<'_>, codes: &[u16]) -> Result<(Vec<Symbol>, u64)> {
+    model.check_with(codes)?;
+    let mut symbols = vec![Symbol::default(); codes.len()];
+    coder.symbols(model, codes, &mut symbols);
+    let cost = symbols.iter().map(|s| u64::from(s.cost())).sum();
+    Ok((symbols, cost))
+}
+
+/// Decodes a plane.
+///
+/// # Errors
+/// Those of [`PlaneModel::decode`], from the definition itself, which repeats what failed.
+pub(crate) fn decode(
+    coder: impl Coder,
+    model: &PlaneModel<'_>,
+    lanes: &mut Lanes<'_>,
+    out: &mut [u16],
+) -> Result<()> {
+    model.check(out.len())?;
+    let before = lanes.clone();
+    if coder.decode(model, lanes, out) {
+        return Ok(());
+    }
+    *lanes = before;
+    model.decode(lanes, out)
+}
+
+#[inline(always)]
+pub(crate) fn symbols_any<V: Int>(
+    proof: V::Proof,
+    plane: &PlaneModel<'_>,
+    codes: &[u16],
+    out: &mut [Symbol],
+) {
+    match plane.format {
+        ElementFormat::Bf16 => encode::price::<V, model::Bf16>(proof, plane, codes, out),
+        ElementFormat::F16 => encode::price::<V, model::F16>(proof, plane, codes, out),
+        ElementFormat::E4m3 => encode::price::<V, model::E4m3>(proof, plane, codes, out),
+        ElementFormat::E5m2 => encode::price::<V, model::E5m2>(proof, plane, codes, out),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn decode_any<V: Int>(
+    proof: V::Proof,
+    plane: &PlaneModel<'_>,
+    lanes: &mut Lanes<'_>,
+    out: &mut [u16],
+) -> bool {
+    match plane.format {
+        ElementFormat::Bf16 => decode::plane::<V, model::Bf16>(proof, plane, lanes, out),
+        ElementFormat::F16 => decode::plane::<V, model::F16>(proof, plane, lanes, out),
+        ElementFormat::E4m3 => decode::plane::<V, model::E4m3>(proof, plane, lanes, out),
+        ElementFormat::E5m2 => decode::plane::<V, model::E5m2>(proof, plane, lanes, out),
+    }
+}
+
+impl Coder for crate::scalar::Scalar {
+    fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) {
+        symbols_any::<One>((), model, codes, out);
+    }
+
+    fn decode(self, model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, out: &mut [u16]) -> bool {
+        decode_any::<One>((), model, lanes, out)
+    }
+
+    fn push(self, encoder: &mut LaneEncoder, symbols: &[Symbol]) {
+        encode::push::<One>((), encoder, symbols);
+    }
+}

@@ -1,0 +1,335 @@
+//! The probability model of `N` scalars at once: what `speckv_codec_core::{element, grid, model, shape}` define for one, in 32-bit
+//! integers and without branches.
+
+use speckv_predictor::core::limits::{
+    FIXED_LIMIT, INV, MANT, SCALES, SHAPE_HALF, UNITS_PER_SCALE, Z_LIMIT, ZONE_BINADES,
+};
+use speckv_predictor::core::{ElementFormat, PlaneModel};
+
+use super::int::Int;
+
+/// An element format's constants, known to the compiler.
+pub(crate) trait Format {
+    const FORMAT: ElementFormat;
+    const MB: i32 = Self::FORMAT.mantissa_bits() as i32;
+    const BIAS: i32 = Self::FORMAT.bias();
+    const WIDTH: i32 = Self::FORMAT.width() as i32;
+    const MAGNITUDES: i32 = Self::FORMAT.magnitudes();
+}
+
+macro_rules! formats {
+    ($($name:ident),*) => {
+        $(pub(crate) struct $name;
+
+        impl Format for $name {
+            const FORMAT: ElementFormat = ElementFormat::$name;
+        })*
+    };
+}
+formats!(Bf16, F16, E4m3, E5m2);
+
+const SHIFTS: [i32; 16] = [6, 7, 9, 9, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10];
+/// 32 - 2048 / 128, 48 - 4096 / 512, 56 - 8192 / 1024; and at the last knot, which has no step, any that is there.
+const FIRSTS: [i32; 16] = [0, 16, 40, 40, 48, 48, 48, 48, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// What all scalars of a plane share.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<V: Int> {
+    pub(crate) proof: V::Proof,
+    exponent: i32,
+    /// `65536 - escape`.
+    end: i32,
+    mant: V::Table16,
+    inv: V::Table16,
+    /// By `|z| >> 11`: log2 of the steps between knots there, and the knot that 0 would be if the steps reached down to it.
+    shifts: V::Table16,
+    firsts: V::Table16,
+    steps: V::Table64,
+    guesses: V::Table64,
+}
+
+/// Where cells and windows of `N` scalars lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Window<V: Int> {
+    mu: V,
+    octave: V,
+    mant: V,
+    inv: V,
+    /// Differences from the mean are cut to this and moved left, then right, to count 1024 a power of two.
+    farthest: V,
+    left: V,
+    right: V,
+    eb: V,
+    ez: V,
+    base: V,
+    /// Upper edge of the zone above 0.
+    zone_end: V,
+    /// The reach's ends, in units, and the numbers of the cells there.
+    lowest: V,
+    highest: V,
+    lo: V,
+    hi: V,
+    spread: V,
+}
+
+/// Cells of `N` scalars and their intervals.
+#[derive(Clone, Copy)]
+pub(crate) struct Cells<V: Int> {
+    pub number: V,
+    pub first_rank: V,
+    pub ranks: V,
+    pub raw_bits: V,
+    pub start: V,
+    pub end: V,
+}
+
+impl<V: Int> Cells<V> {
+    /// `a` where the mask says so, else `b`.
+    #[inline(always)]
+    pub(crate) fn select(mask: V::Mask, a: Self, b: Self) -> Self {
+        Cells {
+            number: V::select(mask, a.number, b.number),
+            first_rank: V::select(mask, a.first_rank, b.first_rank),
+            ranks: V::select(mask, a.ranks, b.ranks),
+            raw_bits: V::select(mask, a.raw_bits, b.raw_bits),
+            start: V::select(mask, a.start, b.start),
+            end: V::select(mask, a.end, b.end),
+        }
+    }
+}
+
+impl<V: Int> Shared<V> {
+    pub(crate) fn new(proof: V::Proof, plane: &PlaneModel<'_>) -> Self {
+        Shared {
+            proof,
+            exponent: plane.exponent,
+            end: 65536 - i32::from(plane.shape.escape()),
+            mant: V::table16(proof, &MANT.map(|m| m as i32)),
+            inv: V::table16(proof, &INV),
+            shifts: V::table16(proof, &SHIFTS),
+            firsts: V::table16(proof, &FIRSTS),
+            steps: V::table64(proof, plane.shape.steps()),
+            guesses: V::table64(proof, plane.shape.guesses()),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn c(&self, x: i32) -> V {
+        V::splat(self.proof, x)
+    }
+
+    /// The upper end of all cells, `65536 - escape`.
+    #[inline(always)]
+    pub(crate) fn upper_end(&self) -> V {
+        self.c(self.end)
+    }
+
+    /// Scale indices of channels' and a token's.
+    #[inline(always)]
+    pub(crate) fn scale(&self, channels: &[i16], token: i16) -> V {
+        (V::load_i16(self.proof, channels) + self.c(token.into())).max(self.c(0)).min(self.c(SCALES - 1))
+    }
+
+    /// `ScalarModel::new` at means `|mu| < 2^30` and scale indices 0..=479.
+    #[inline(always)]
+    pub(crate) fn window<F: Format>(&self, mu: V, q: V) -> Window<V> {
+        let c = |x| self.c(x);
+        let (octave, fraction) = (q.shr(c(4)), q & c(15));
+        let (mant, inv) = (fraction.lookup16(&self.mant), fraction.lookup16(&self.inv));
+        // MANT * 2^(octave - 11): one of the shifts is by a negative number of bits, which gives 0, or both are by none.
+        let reach = mant.shl_any(octave - c(11)) | mant.shr_any(c(11) - octave);
+        let reach = V::select(octave.gt(c(25)), c(FIXED_LIMIT - 1), reach);
+        let eb = (octave + c(F::BIAS - 2 - self.exponent)).max(c(1 - F::MB));
+        let ez = (eb - c(ZONE_BINADES - 1)).max(c(0));
+        let base = eb.max(c(1)) - c(1) - ez + ez.min(c(1));
+        let lowest = (mu - reach).max(c(1 - FIXED_LIMIT));
+        let highest = (mu + reach).min(c(FIXED_LIMIT - 1));
+        let zero = c(0);
+        let zone_quarters = c(4 << F::MB) - V::select(ez.gt(c(1)), c(1), c(2));
+        let ten = c(UNITS_PER_SCALE.ilog2() as i32);
+        let mut w = Window {
+            mu,
+            octave,
+            mant,
+            inv,
+            farthest: c(i32::MAX).shr((c(26) - octave).max(zero)),
+            left: (ten - octave).max(zero),
+            right: (octave - ten).max(zero),
+            eb,
+            ez,
+            base,
+            zone_end: self.from_quarters::<F>(zone_quarters, ez),
+            lowest,
+            highest,
+            lo: zero,
+            hi: zero,
+            spread: zero,
+        };
+        w.lo = self.number::<F>(&w, self.rank_of_fixed::<F>(lowest));
+        w.hi = self.number::<F>(&w, self.rank_of_fixed::<F>(highest));
+        w.spread = c(self.end - 1) - (w.hi - w.lo);
+        w
+    }
+
+    /// `ElementFormat::rank_of_fixed`.
+    #[inline(always)]
+    fn rank_of_fixed<F: Format>(&self, value: V) -> V {
+        let c = |x| self.c(x);
+        let sign = value.sar(c(31));
+        let v = (value ^ sign) - sign;
+        // With a leading one in bit 31 a value is `significand * 2^e`; below the first normal e counts no further and bits fall off.
+        let zeros = v.leading_zeros();
+        let e = c(31 - self.exponent + F::BIAS) - zeros;
+        let t = e.max(c(1));
+        let halves = (t - c(1)).shl(c(F::MB + 1)) + v.shl_any(zeros).shr_any(c(30 - F::MB) + (t - e));
+        let m = (halves.min(c(2 * F::MAGNITUDES - 1)) + c(1)).shr(c(1)).min(c(F::MAGNITUDES - 1));
+        V::select(v.eq(c(0)), c(0), m) ^ sign
+    }
+
+    /// `max(e, 1) - eb` of a magnitude, and its significand.
+    #[inline(always)]
+    fn binade<F: Format>(&self, w: &Window<V>, m: V) -> (V, V) {
+        let c = |x| self.c(x);
+        let t = m.shr(c(F::MB)).max(c(1));
+        (t - w.eb, m - (t - c(1)).shl(c(F::MB)))
+    }
+
+    /// `Grid::number_of_magnitude`: the cases j > MB, 0 < j <= MB and j <= 0 add up, since the terms of the others vanish; and in the
+    /// zone the sum is at most 0.
+    #[inline(always)]
+    fn number_of_magnitude<F: Format>(&self, w: &Window<V>, j: V, significand: V, k: V) -> V {
+        let c = |x| self.c(x);
+        let beyond = (j - c(F::MB)).max(c(0)).shl(c(F::MB));
+        (w.base + significand.shr(k) + beyond + j.min(c(0))).max(c(0))
+    }
+
+    /// `Grid::number`.
+    #[inline(always)]
+    fn number<F: Format>(&self, w: &Window<V>, rank: V) -> V {
+        let sign = rank.sar(self.c(31));
+        let (j, significand) = self.binade::<F>(w, rank ^ sign);
+        self.number_of_magnitude::<F>(w, j, significand, self.raw_bits::<F>(j)) ^ sign
+    }
+
+    #[inline(always)]
+    fn raw_bits<F: Format>(&self, j: V) -> V {
+        (self.c(F::MB) - j).max(self.c(0)).min(self.c(F::MB))
+    }
+
+    /// `Grid::cell_of`, and the interval of each cell that lies in the window (of others anything).
+    ///
+    /// Only edges inside the window matter, which lie within 2^30: nothing is cut to that as `ElementFormat::mid` does.
+    #[inline(always)]
+    pub(crate) fn cells<F: Format>(&self, w: &Window<V>, rank: V) -> Cells<V> {
+        let c = |x| self.c(x);
+        let (sign, negative) = (rank.sar(c(31)), c(0).gt(rank));
+        let m = rank ^ sign;
+        let (j, significand) = self.binade::<F>(w, m);
+        let k = self.raw_bits::<F>(j);
+        let number = self.number_of_magnitude::<F>(w, j, significand, k) ^ sign;
+        let zone = w.ez.gt(m.shr(c(F::MB)));
+
+        // The inner edge is two quarters of a code below the cell's first, or one if a binade begins there; the outer one two quarters below
+        // the next cell's first, measured in the same binade.
+        let t = j + w.eb;
+        let (lead, ranks) = (significand.shr(k).shl(k), c(1).shl(k));
+        let begins = lead.eq(c(1 << F::MB)) & t.gt(c(1));
+        let quarters = (lead.shl(c(2)) - V::select(begins, c(1), c(2))).max(c(0));
+        let inner = V::select(zone, c(0), self.from_quarters::<F>(quarters, t));
+        let quarters = (lead + ranks).shl(c(2)) - c(2);
+        let outer = V::select(zone, w.zone_end, self.from_quarters::<F>(quarters, t));
+        let (inner, outer) = ((inner ^ sign) - sign, (outer ^ sign) - sign);
+        let index = number - w.lo;
+        let start = self.at(w, V::select(negative, outer, inner), index);
+        let end = self.at(w, V::select(negative, inner, outer), index + c(1));
+
+        let ranks = V::select(zone, w.ez.shl(c(F::MB)).min(c(F::MAGNITUDES)), ranks);
+        // Ranks first..first + ranks, or their mirror images -first - ranks..-first.
+        let first = V::select(zone, c(0), m - (significand - lead));
+        Cells {
+            number,
+            first_rank: (first ^ sign) - sign - (ranks & sign),
+            ranks,
+            raw_bits: V::select(zone, c(F::WIDTH - 1), k),
+            start: V::select(number.eq(w.lo), c(0), start),
+            end: V::select(number.eq(w.hi), self.upper_end(), end),
+        }
+    }
+
+    /// `quarters` of a code's distance in the binade of exponent field `t`, in units.
+    #[inline(always)]
+    fn from_quarters<F: Format>(&self, quarters: V, t: V) -> V {
+        let shift = t + self.c(self.exponent - F::BIAS - F::MB - 2);
+        quarters.shl_any(shift) | quarters.shr_any(self.c(0) - shift)
+    }
+
+    /// The cumulative at an edge `index` cells above the window's lower end.
+    #[inline(always)]
+    fn at(&self, w: &Window<V>, edge: V, index: V) -> V {
+        let below = self.cumulative(self.normalise(w, edge));
+        // At most 65536 * 65534 < 2^32.
+        (below * w.spread).shr(self.c(16)) + index
+    }
+
+    /// `model::normalise`. Cutting the difference to what `|z| <= 16384` can come from keeps all within 32 bits.
+    #[inline(always)]
+    fn normalise(&self, w: &Window<V>, edge: V) -> V {
+        let c = |x| self.c(x);
+        let d = (edge - w.mu).min(w.farthest).max(c(0) - w.farthest);
+        (d.shl(w.left).sar(w.right) * w.inv).sar(c(15)).min(c(Z_LIMIT)).max(c(-Z_LIMIT))
+    }
+
+    /// `Shape::cumulative`.
+    #[inline(always)]
+    fn cumulative(&self, z: V) -> V {
+        let c = |x| self.c(x);
+        let sign = z.sar(c(31));
+        let m = (z ^ sign) - sign;
+        let segment = m.shr(c(11));
+        let (shift, first) = (segment.lookup16(&self.shifts), segment.lookup16(&self.firsts));
+        let (below, rise) = (first + m.shr(shift)).lookup64(&self.steps);
+        let within = m & (c(1).shl(shift) - c(1));
+        let half = below + (rise * within).shr(shift);
+        // The last knot has no step.
+        let half = V::select(m.gt(c(Z_LIMIT - 1)), c(SHAPE_HALF.into()), half);
+        c(SHAPE_HALF.into()) + ((half ^ sign) - sign)
+    }
+
+    /// Whether cells lie outside the window.
+    #[inline(always)]
+    pub(crate) fn outside(&self, w: &Window<V>, cells: &Cells<V>) -> V::Mask {
+        w.lo.gt(cells.number) | cells.number.gt(w.hi)
+    }
+
+    /// `ElementFormat::code`.
+    #[inline(always)]
+    pub(crate) fn codes<F: Format>(&self, rank: V) -> V {
+        let sign = rank.sar(self.c(31));
+        (rank ^ sign) | (sign & self.c(F::MAGNITUDES))
+    }
+
+    /// Whether cells are zones: no others have so many raw bits.
+    #[inline(always)]
+    pub(crate) fn zones<F: Format>(&self, cells: &Cells<V>) -> V::Mask {
+        const { assert!(F::MB < F::WIDTH - 1) };
+        cells.raw_bits.eq(self.c(F::WIDTH - 1))
+    }
+
+    /// Cells of the window near slots. Coarser than `ScalarModel::guess` about what floors and escapes take.
+    #[inline(always)]
+    pub(crate) fn guess<F: Format>(&self, w: &Window<V>, slot: V) -> Cells<V> {
+        let c = |x| self.c(x);
+        let floors = (w.hi - w.lo).shr(c(1));
+        let tail = (slot.min(c(self.end) - slot) - floors).max(c(1));
+        let zeros = tail.leading_zeros();
+        let significand = tail.shl(zeros);
+        let index = c(31 << 2) - zeros.shl(c(2)) + (significand.shr(c(29)) & c(3));
+        let (z, fall) = index.lookup64(&self.guesses);
+        let z = z - (fall * (significand.shr(c(21)) & c(255))).shr(c(8));
+        let z = V::select(slot.gt(c(self.end / 2)), z, c(0) - z);
+        // z * MANT < 2^30.
+        let away = (z * w.mant).sar((c(25) - w.octave).max(c(0)));
+        let value = (w.mu + away).max(w.lowest).min(w.highest);
+        self.cells::<F>(w, self.rank_of_fixed::<F>(value))
+    }
+}

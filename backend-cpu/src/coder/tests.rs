@@ -1,0 +1,144 @@
+//! Every coder against the definition, with models that nothing would fit and streams that nobody wrote.
+
+use speckv_predictor::core::limits::{EXPONENT_LIMIT, FIXED_LIMIT, KNOTS, MAX_ESCAPE, SCALES, SHAPE_HALF};
+use speckv_predictor::core::{ElementFormat, LaneEncoder, Lanes, PlaneModel, Shape, Symbol};
+use speckv_predictor::random::Random;
+
+use super::{Coder, decode, price};
+use crate::path::{Isa, Path};
+use crate::scalar::Scalar;
+
+/// A model of its own numbers.
+struct Plane {
+    format: ElementFormat,
+    exponent: i32,
+    mu: Vec<i32>,
+    channel: Vec<i16>,
+    token: Vec<i16>,
+    shape: Shape,
+}
+
+impl Plane {
+    fn model(&self) -> PlaneModel<'_> {
+        PlaneModel {
+            format: self.format,
+            exponent: self.exponent,
+            mu: &self.mu,
+            channel_scale: &self.channel,
+            token_scale: &self.token,
+            shape: &self.shape,
+        }
+    }
+
+    /// Usual ones and extreme ones.
+    fn random(rng: &mut Random, tokens: usize, width: usize) -> Plane {
+        let format = rng.pick(&ElementFormat::ALL);
+        let usual = rng.within(1, 2) == 1;
+        let exponent = if usual { rng.within(10, 24) } else { rng.within(-EXPONENT_LIMIT, EXPONENT_LIMIT) };
+        let mu = (0..tokens * width)
+            .map(|_| match rng.within(0, 7) {
+                0 => rng.within(1 - FIXED_LIMIT, FIXED_LIMIT - 1),
+                1 => rng.pick(&[0, 1, -1, FIXED_LIMIT - 1, 1 - FIXED_LIMIT]),
+                _ => rng.within(1 - FIXED_LIMIT, FIXED_LIMIT - 1) >> rng.within(0, 29),
+            })
+            .collect();
+        let channel = (0..width)
+            .map(|_| match (usual, rng.within(0, 7)) {
+                (false, 0) => rng.pick(&[i16::MIN, i16::MAX, 0, 479]),
+                (false, _) => rng.within(-40, SCALES + 40) as i16,
+                _ => rng.within(150, 350) as i16,
+            })
+            .collect();
+        let token = (0..tokens)
+            .map(|_| if rng.within(1, 20) == 1 { i16::MIN } else { rng.within(-30, 30) as i16 })
+            .collect();
+        let shape = if usual { Shape::gaussian() } else { shape(rng) };
+        Plane { format, exponent, mu, channel, token, shape }
+    }
+}
+
+/// Knots that rise anywhere, by leaps too.
+fn shape(rng: &mut Random) -> Shape {
+    let mut knots = [0; KNOTS];
+    let leaps = rng.within(1, 3) == 1;
+    for knot in &mut knots[1..KNOTS - 1] {
+        *knot = match (leaps, rng.within(0, 5)) {
+            (true, 0) => SHAPE_HALF,
+            (true, _) => 0,
+            _ => rng.within(0, SHAPE_HALF.into()) as u16,
+        };
+    }
+    knots[KNOTS - 1] = SHAPE_HALF;
+    knots.sort_unstable();
+    let any = rng.within(1, MAX_ESCAPE.into()) as u16;
+    let escape = rng.pick(&[1, MAX_ESCAPE, any]);
+    Shape::new(knots, escape).expect("sorted knots")
+}
+
+/// Runs `$test` with each coder that this machine has; all that the build machine has must be there.
+fn coders(test: impl Fn(&str, &dyn Fn(&Plane, u64))) {
+    for path in Path::ALL.into_iter().filter(|p| p.is_available()) {
+        let check = |plane: &Plane, seed: u64| match Isa::new(path).expect("an available path") {
+            Isa::Scalar => check(Scalar, plane, seed),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(proof) => check(proof, plane, seed),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(proof) => check(crate::x86_64::avx512vnni::Narrow(proof), plane, seed),
+        };
+        test(path.name(), &check);
+    }
+}
+
+/// Random codes and random streams, both ways.
+fn check(coder: impl Coder, plane: &Plane, seed: u64) {
+    let mut rng = Random::new(seed);
+    let model = plane.model();
+    let scalars = plane.mu.len();
+
+    // Streams of random words, whole and cut short.
+    let mut words: Vec<u8> = (0..2 * scalars).map(|_| rng.bits() as u8).collect();
+    let states = std::array::from_fn(|_| rng.bits() as u32 | 1 << 16);
+    if seed % 4 == 1 {
+        words.truncate(rng.within(0, 2 * scalars as i32) as usize & !1);
+    }
+    let (mut ours, mut theirs) = (Lanes::new(states, &words), Lanes::new(states, &words));
+    let (mut found, mut expected) = (vec![0; scalars], vec![0; scalars]);
+    let (is, should) =
+        (decode(coder, &model, &mut ours, &mut found), model.decode(&mut theirs, &mut expected));
+    assert_eq!(is, should, "seed {seed}");
+    assert_eq!((ours.at, ours.states), (theirs.at, theirs.states), "seed {seed}");
+    assert!(should.is_err() || found == expected, "seed {seed}");
+
+    // Codes that such a stream gave, and codes that no model expects.
+    if seed % 2 == 0 || should.is_err() {
+        let mask = ((1u32 << plane.format.width()) - 1) as u16;
+        expected.iter_mut().for_each(|c| *c = rng.bits() as u16 & mask);
+    }
+    let (symbols, cost) = price(coder, &model, &expected).expect("codes of the format");
+    let mut same = Vec::new();
+    assert_eq!(cost, model.price(&expected, &mut same).expect("codes of the format"), "seed {seed}");
+    assert_eq!(symbols, same, "seed {seed}");
+
+    let mut first: Vec<Symbol> = symbols.clone();
+    first.truncate(rng.within(0, scalars as i32) as usize);
+    let (mut ours, mut theirs) = (LaneEncoder::new(), LaneEncoder::new());
+    for symbols in [&symbols, &first] {
+        coder.push(&mut ours, symbols);
+        theirs.push_symbols(symbols);
+    }
+    assert_eq!(ours.states, theirs.states, "seed {seed}");
+    assert_eq!(ours.words, theirs.words, "seed {seed}");
+}
+
+#[test]
+fn every_coder_is_the_definition() {
+    coders(|name, check| {
+        for seed in 0..4000 {
+            let mut rng = Random::new(seed);
+            let width = rng.pick(&[1, 7, 31, 32, 33, 64, 96, 100]);
+            let tokens = rng.within(1, 12) as usize;
+            check(&Plane::random(&mut rng, tokens, width), seed);
+        }
+        println!("coder {name}: 4000 planes");
+    });
+}
