@@ -1,92 +1,75 @@
-//! The coder and the loop around it on one plane of 256 x 64: pricing, encoding, decoding, observing. Each answer is checked before it is timed.
-//!
-//! Codes are drawn from the model that prices them, by decoding random words.
+//! The entropy coder on one thread: every CPU path, format and rate, beside `constriction` on the same codes with the same means and scales.
+//! Every answer is checked before it is timed.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use speckv_backend_cpu::CpuBackend;
-use speckv_predictor::Backend;
-use speckv_predictor::backend::{Pricing, Unit};
-use speckv_predictor::core::{ChunkDecoder, ChunkEncoder, ElementFormat, Lanes, PlaneModel, Shape};
-use speckv_predictor::data::Ints;
+use rayon::ThreadPoolBuilder;
+use speckv_backend_cpu::{CpuBackend, Path};
+use speckv_benches::normals::Scalars;
+use speckv_benches::planes::{COLUMNS, POINTS, Planes, TOKENS};
+use speckv_benches::report::{Table, criterion, digits, time};
 
-const TOKENS: usize = 256;
-const COLUMNS: usize = 64;
-/// Fraction bits of means.
-const EXPONENT: i32 = 20;
+/// Planes of the chunk that is coded: as many as a small model has.
+const PLANES: usize = 16;
+/// Planes that `constriction`, being slower, codes.
+const FEW: usize = 2;
 
-/// SplitMix64.
-struct Random(u64);
+fn main() {
+    let mut criterion = criterion(300);
+    let pool = ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    let paths: Vec<_> = Path::ALL.into_iter().filter(|path| path.is_available()).collect();
+    let columns = [
+        "data",
+        "coder",
+        " bits",
+        " price, M/s",
+        " price + encode, M/s",
+        " decode, M/s",
+        " decode / constriction",
+    ];
+    let mut table = Table::new("coder", &columns);
+    for (format, bits) in POINTS {
+        let planes = Planes::new(&CpuBackend::best(), format, bits, PLANES);
+        let data = format!("{} at {bits} bits", format.name());
+        let mut group = criterion.benchmark_group(&data);
+        let rate = |scalars: usize, seconds: Option<f64>| seconds.map(|s| scalars as f64 / s / 1e6);
 
-impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-}
-
-fn coder(c: &mut Criterion) {
-    // Scales that cost about as much as drafts do: 3.6 bits in bf16, 1.1 in e4m3.
-    for (format, scale) in [(ElementFormat::Bf16, 240i16), (ElementFormat::E4m3, 250)] {
-        let mut random = Random(1);
-        let mu: Vec<i32> = (0..TOKENS * COLUMNS)
-            .map(|_| {
-                let magnitude = (1 << EXPONENT) + (random.bits() % (1 << EXPONENT)) as i32;
-                if random.bits() & 1 == 0 { magnitude } else { -magnitude }
-            })
-            .collect();
-        let (channel, token, shape) = ([scale; COLUMNS], [0; TOKENS], Shape::gaussian());
-        let model = PlaneModel {
-            format,
-            exponent: EXPONENT,
-            mu: &mu,
-            channel_scale: &channel,
-            token_scale: &token,
-            shape: &shape,
+        let scalars = Scalars::new(&planes, FEW);
+        let words = scalars.encode();
+        assert!(scalars.decode(words.clone()) == scalars.ranks, "constriction must give the ranks back");
+        let few = scalars.ranks.len();
+        let theirs = [
+            None,
+            rate(few, time(&mut group, "constriction, encode", || scalars.encode())),
+            rate(few, time(&mut group, "constriction, decode", || scalars.decode(words.clone()))),
+        ];
+        let mut row = |coder: &str, bits: f64, [price, encode, decode]: [Option<f64>; 3]| {
+            let times = decode.zip(theirs[2]).map(|(ours, theirs)| ours / theirs);
+            let cells = [data.clone(), coder.to_owned(), format!("{bits:.3}")];
+            table.row(&[&cells[..], &[price, encode, decode, times].map(digits)].concat());
         };
-        let words: Vec<u8> = (0..4 * TOKENS * COLUMNS).map(|_| random.bits() as u8).collect();
-        let states = std::array::from_fn(|_| (random.bits() as u32) | 1 << 31);
-        let mut codes = vec![0; TOKENS * COLUMNS];
-        model.decode(&mut Lanes::new(states, &words), &mut codes).expect("any words decode");
+        row("constriction", 32.0 * words.len() as f64 / few as f64, theirs);
 
-        let encode = || {
-            let mut encoder = ChunkEncoder::new(format, 1, None);
-            encoder.push_plane(&model, &codes).expect("codes of the format");
-            encoder.finish().expect("one plane")
-        };
-        let chunk = encode();
-        let decode = || {
-            let mut out = vec![0; codes.len()];
-            let mut decoder = ChunkDecoder::new(format, 1, TOKENS, false, &chunk.payload).expect("a payload");
-            decoder.next_plane(&model, &mut out).expect("a plane");
-            decoder.finish(chunk.values_checksum).expect("the end");
-            out
-        };
-        assert!(decode() == codes, "the plane must come back");
-        let bits = 8.0 * chunk.payload.len() as f64 / codes.len() as f64;
-        let mut group = c.benchmark_group(format!("{} at {bits:.2} bits", format.name()));
-        group.throughput(Throughput::Elements(codes.len() as u64));
-        group.bench_function("price", |b| {
-            let mut symbols = Vec::new();
-            b.iter(|| {
-                symbols.clear();
-                model.price(&codes, &mut symbols)
-            });
-        });
-        group.bench_function("price and encode", |b| b.iter(encode));
-        group.bench_function("decode", |b| b.iter(decode));
-        let cpu = CpuBackend::best();
-        let pricing =
-            Pricing { format, unit: Unit::ONE, exponent: EXPONENT, channel: &channel, shape: &shape };
-        let mean = Ints { rows: TOKENS, cols: COLUMNS, data: mu.clone() };
-        let offsets = Ints::zeros(TOKENS, 1);
-        group.bench_function(format!("observe, {}", cpu.name()), |b| {
-            b.iter(|| cpu.observe(&pricing, &mean, &offsets, &codes));
-        });
+        let expected = planes.encode(&CpuBackend::best());
+        for path in &paths {
+            let cpu = CpuBackend::forced(*path).expect("an available path");
+            let chunk = planes.encode(&cpu);
+            assert!(chunk == expected, "{data}, {path}: every path must give the same chunk");
+            let back = planes.decode(&cpu, &chunk);
+            let equal = back.iter().zip(&planes.planes).all(|(back, plane)| *back == plane.codes);
+            assert!(equal, "{data}, {path}: every code must come back");
+            let all = planes.scalars();
+            let price = time(&mut group, &format!("{path}, price"), || pool.install(|| planes.priced(&cpu)));
+            let encode =
+                time(&mut group, &format!("{path}, encode"), || pool.install(|| planes.encode(&cpu)));
+            let decode =
+                time(&mut group, &format!("{path}, decode"), || pool.install(|| planes.decode(&cpu, &chunk)));
+            let bits = 8.0 * chunk.payload.len() as f64 / all as f64;
+            row(path.name(), bits, [price, encode, decode].map(|seconds| rate(all, seconds)));
+        }
         group.finish();
     }
+    table.finish(&format!(
+        "One thread. Ours: one chunk of {PLANES} planes of {TOKENS} x {COLUMNS}, through the backend: pricing, rANS, checksums, allocations. constriction: {FEW} of \
+         the planes by `DefaultAnsCoder`, normals quantised to ranks with 24-bit probabilities. M/s: million scalars a second, fastest samples."
+    ));
+    criterion.final_summary();
 }
-
-criterion_group!(benches, coder);
-criterion_main!(benches);
