@@ -12,6 +12,22 @@ use speckv_predictor::tables::Tables;
 
 use crate::coder::{self, Coder};
 
+/// [`CodeUnits::new`].
+fn units<'a>(
+    coder: impl Coder,
+    pricing: &Pricing,
+    mu: &'a Ints,
+    token: &Ints,
+    rows: Range<usize>,
+    tables: &Tables,
+) -> CodeUnits<'a> {
+    CodeUnits::with(pricing, mu, token, rows, tables, |mu, unit| {
+        let mut codes = vec![0; mu.len()];
+        coder.to_codes(mu, unit, &mut codes);
+        codes
+    })
+}
+
 /// Hands the symbols of a plane to the encoders of its chunks. If several chunks fail, the first one's error is returned.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn encode(
@@ -28,7 +44,7 @@ pub(crate) fn encode(
         .par_iter()
         .zip(encoders)
         .map(|(rows, encoder)| {
-            let units = CodeUnits::new(pricing, mu, token, rows.clone(), tables);
+            let units = units(coder, pricing, mu, token, rows.clone(), tables);
             let codes = &codes[rows.start * mu.cols..rows.end * mu.cols];
             let (symbols, cost) = coder::price(coder, &units.model(pricing), codes)?;
             encoder.push_symbols(symbols, cost, codes)?;
@@ -52,7 +68,7 @@ pub(crate) fn decode(
         .par_iter()
         .zip(decoders)
         .map(|(rows, decoder)| {
-            let units = CodeUnits::new(pricing, mu, token, rows.clone(), tables);
+            let units = units(coder, pricing, mu, token, rows.clone(), tables);
             let mut codes = vec![0; rows.len() * mu.cols];
             let model = units.model(pricing);
             decoder.next_plane_with(&mut codes, |lanes, out| coder::decode(coder, &model, lanes, out))?;

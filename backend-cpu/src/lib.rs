@@ -32,6 +32,7 @@ use speckv_predictor::data::{Ints, Rows, Weights};
 use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::Portable;
 
+use coder::observe::Observer;
 pub use gemm::Matrix;
 use path::Isa;
 pub use path::{Error, Path, VARIABLE};
@@ -45,6 +46,7 @@ pub struct CpuBackend {
     isa: Isa,
     name: String,
     portable: Portable,
+    observer: Observer,
 }
 
 /// Runs `$call` with `$kernel` bound to the path's kernel for int8 products.
@@ -82,7 +84,9 @@ impl CpuBackend {
 
     /// The named path, or what this CPU lacks for it.
     pub fn forced(path: Path) -> Result<CpuBackend, Error> {
-        Ok(CpuBackend { isa: Isa::new(path)?, name: format!("cpu/{path}"), portable: Portable::new() })
+        let portable = Portable::new();
+        let observer = Observer::new(portable.tables(), portable.shrink());
+        Ok(CpuBackend { isa: Isa::new(path)?, name: format!("cpu/{path}"), portable, observer })
     }
 
     /// The path that the environment variable [`VARIABLE`] names; [`CpuBackend::best`] if it is not set.
@@ -211,7 +215,15 @@ impl Backend for CpuBackend {
     }
 
     fn observe(&self, pricing: &Pricing, mu: &Ints, token: &Ints, codes: &[u16]) -> Observed<Ints> {
-        rows::observe(&self.portable, pricing, mu, token, codes)
+        dispatch!(self.isa, |coder| rows::observe(
+            coder,
+            &self.observer,
+            &self.portable,
+            pricing,
+            mu,
+            token,
+            codes
+        ))
     }
 
     fn values(&self, codes: &[u16], cols: usize, format: ElementFormat, unit: Unit, exponent: i32) -> Ints {

@@ -3,13 +3,15 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use speckv_predictor::backend::{Observed, Pricing, Quantise, Rotary, Silu, Truth, Unit};
+use speckv_predictor::backend::{Backend, Observed, Pricing, Quantise, Rotary, Silu, Truth, Unit};
 use speckv_predictor::core::ElementFormat;
 use speckv_predictor::data::{Ints, Rows};
 use speckv_predictor::fixed::{LIMIT, Scale};
 use speckv_predictor::portable::quantise::{inverse_rms, shift_to_30};
-use speckv_predictor::portable::{self, Portable, coding, elementwise, quantise};
+use speckv_predictor::portable::{Portable, coding, elementwise, quantise};
 
+use crate::coder::observe::{Observer, Plane};
+use crate::coder::{self, Coder};
 use crate::vector::Vector;
 
 /// Values that are worth a task.
@@ -183,6 +185,8 @@ pub(crate) fn token_scale(rows: usize, features: &[(&Ints, i32)], bias: i64) -> 
 
 /// What true codes say about a prediction.
 pub(crate) fn observe(
+    coder: impl Coder,
+    observer: &Observer,
     p: &Portable,
     pricing: &Pricing,
     mu: &Ints,
@@ -190,33 +194,47 @@ pub(crate) fn observe(
     codes: &[u16],
 ) -> Observed<Ints> {
     let (rows, cols) = (mu.rows, mu.cols);
-    let (unit, shift) = (pricing.unit, pricing.unit.index_shift(p.tables()));
+    let (unit, exponent) = (pricing.unit, pricing.exponent);
+    let shift = unit.index_shift(p.tables());
     let channel: Vec<i16> = pricing.channel.iter().map(|c| c + shift).collect();
+    let plane = Plane {
+        observer,
+        format: pricing.format,
+        unit,
+        exponent,
+        code_exponent: unit.code_exponent(exponent),
+        channel: &channel,
+    };
+    if !plane.fits() {
+        return p.observe(pricing, mu, token, codes);
+    }
     let mut truth = Truth { value: Ints::zeros(rows, cols), innovation: Ints::zeros(rows, cols) };
     let mut energy = Ints::zeros(rows, 1);
     if cols == 0 {
         return Observed { truth, energy };
     }
+    let run = task_rows(cols);
     let (value, innovation) = (&mut truth.value.data, &mut truth.innovation.data);
-    let jobs = value.par_chunks_exact_mut(cols).zip(innovation.par_chunks_exact_mut(cols));
-    jobs.zip(&mut energy.data).enumerate().with_min_len(task_rows(4 * cols)).for_each_init(
-        || vec![0; cols],
-        |mu_codes, (t, ((value, innovation), energy))| {
-            mu_codes.iter_mut().zip(mu.row(t)).for_each(|(c, m)| *c = unit.to_code(*m));
-            *energy = portable::observe_row(
-                pricing,
-                unit.code_exponent(pricing.exponent),
-                mu_codes,
-                &channel,
-                token.data[t] as i16,
-                &codes[t * cols..(t + 1) * cols],
+    let jobs = value.par_chunks_mut(run * cols).zip(innovation.par_chunks_mut(run * cols));
+    jobs.zip(energy.data.par_chunks_mut(run)).enumerate().for_each(|(i, ((value, innovation), energy))| {
+        let rows = i * run..i * run + energy.len();
+        let scalars = rows.start * cols..rows.end * cols;
+        let mut squares = vec![0; energy.len()];
+        coder.observe(
+            &plane,
+            coder::observe::Rows {
+                mu: &mu.data[scalars.clone()],
+                token: &token.data[rows],
+                codes: &codes[scalars],
                 value,
                 innovation,
-                p.shrink(),
-                p.tables(),
-            );
-        },
-    );
+                squares: &mut squares,
+            },
+        );
+        for (energy, squares) in energy.iter_mut().zip(squares) {
+            *energy = coding::energy(squares, cols, p.tables());
+        }
+    });
     Observed { truth, energy }
 }
 

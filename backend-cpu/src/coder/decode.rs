@@ -81,7 +81,7 @@ fn row<V: Int, F: Format, const PART: bool>(
     codes: &mut [u16; LANES],
     count: usize,
 ) -> bool {
-    let (proof, c) = (shared.proof, |x| shared.c(x));
+    let (proof, c) = (shared.proof(), |x| shared.c(x));
     let zero = c(0);
     let mut pending =
         Pending { origin: [0; LANES], flip: [0; LANES], raw_bits: [0; LANES], raw_end: [0; LANES] };
@@ -128,7 +128,7 @@ fn raw<V: Int, F: Format>(
     at: &mut usize,
     codes: &mut [u16; LANES],
 ) -> bool {
-    let (proof, c) = (shared.proof, |x| shared.c(x));
+    let (proof, c) = (shared.proof(), |x| shared.c(x));
     let mut bad = 0;
     for from in (0..LANES).step_by(V::N) {
         let state = V::load(proof, &states[from..]);
@@ -193,7 +193,7 @@ fn find<V: Int, F: Format>(
         escape,
     };
     if miss != 0 {
-        search(shared.proof, model, miss, slot, mu, q, &mut found);
+        search(shared.proof(), model, miss, slot, mu, q, &mut found);
     }
     found
 }

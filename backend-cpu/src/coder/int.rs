@@ -72,6 +72,8 @@ pub(crate) trait Int:
     fn leading_zeros(self) -> Self;
     /// `floor(self / by)` of numbers without sign, if that is below 2^16; `1 <= by < 2^16`.
     fn quotient(self, by: Self) -> Self;
+    /// `(self * by + 2^(bits - 1)) >> bits`, signed and exact, if that fits; `1 <= bits <= 32`.
+    fn scaled(self, by: Self, bits: u32) -> Self;
     /// `self > other`, signed.
     fn gt(self, other: Self) -> Self::Mask;
     /// `self == other`.
@@ -237,6 +239,11 @@ impl Int for One {
     #[inline(always)]
     fn quotient(self, by: One) -> One {
         One((self.0 as u32 / by.0 as u32) as i32)
+    }
+
+    #[inline(always)]
+    fn scaled(self, by: One, bits: u32) -> One {
+        One(((i64::from(self.0) * i64::from(by.0) + (1 << (bits - 1))) >> bits) as i32)
     }
 
     #[inline(always)]

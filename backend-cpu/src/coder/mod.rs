@@ -5,11 +5,13 @@ pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod int;
 pub(crate) mod model;
+pub(crate) mod observe;
 pub(crate) mod pair;
 mod scales;
 #[cfg(test)]
 mod tests;
 
+use speckv_predictor::backend::Unit;
 use speckv_predictor::core::{ElementFormat, LaneEncoder, Lanes, PlaneModel, Result, Symbol};
 
 use int::{Int, One};
@@ -22,6 +24,10 @@ pub(crate) trait Coder: Copy + Send + Sync {
     fn decode(self, model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, out: &mut [u16]) -> bool;
     /// [`LaneEncoder::push_symbols`].
     fn push(self, encoder: &mut LaneEncoder, symbols: &[Symbol]);
+    /// [`Unit::to_code`] of each mean, for any unit but 1.
+    fn to_codes(self, mu: &[i32], unit: Unit, out: &mut [i32]);
+    /// [`observe_row`](speckv_predictor::portable::observe_row) of rows that [`fit`](observe::Plane::fits).
+    fn observe(self, plane: &observe::Plane<'_>, rows: observe::Rows<'_>);
 }
 
 /// Prices a plane: its symbols and their cost in 1/256 bit.
@@ -85,6 +91,16 @@ pub(crate) fn decode_any<V: Int>(
     }
 }
 
+#[inline(always)]
+pub(crate) fn observe_any<V: Int>(proof: V::Proof, plane: &observe::Plane<'_>, rows: observe::Rows<'_>) {
+    match plane.format {
+        ElementFormat::Bf16 => observe::rows::<V, model::Bf16>(proof, plane, rows),
+        ElementFormat::F16 => observe::rows::<V, model::F16>(proof, plane, rows),
+        ElementFormat::E4m3 => observe::rows::<V, model::E4m3>(proof, plane, rows),
+        ElementFormat::E5m2 => observe::rows::<V, model::E5m2>(proof, plane, rows),
+    }
+}
+
 impl Coder for crate::scalar::Scalar {
     fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) {
         symbols_any::<One>((), model, codes, out);
@@ -96,5 +112,13 @@ impl Coder for crate::scalar::Scalar {
 
     fn push(self, encoder: &mut LaneEncoder, symbols: &[Symbol]) {
         encode::push::<One>((), encoder, symbols);
+    }
+
+    fn to_codes(self, mu: &[i32], unit: Unit, out: &mut [i32]) {
+        observe::to_codes::<One>((), mu, unit, out);
+    }
+
+    fn observe(self, plane: &observe::Plane<'_>, rows: observe::Rows<'_>) {
+        observe_any::<One>((), plane, rows);
     }
 }

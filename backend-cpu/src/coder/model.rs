@@ -32,15 +32,100 @@ const SHIFTS: [i32; 16] = [6, 7, 9, 9, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 1
 /// 32 - 2048 / 128, 48 - 4096 / 512, 56 - 8192 / 1024; and at the last knot, which has no step, any that is there.
 const FIRSTS: [i32; 16] = [0, 16, 40, 40, 48, 48, 48, 48, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// A plane's fixed point, and the mantissas of scales.
+#[derive(Clone, Copy)]
+pub(crate) struct Units<V: Int> {
+    pub(crate) proof: V::Proof,
+    exponent: i32,
+    mant: V::Table16,
+    inv: V::Table16,
+}
+
+/// Scales of `N` scalars.
+#[derive(Clone, Copy)]
+pub(crate) struct Scale<V: Int> {
+    octave: V,
+    mant: V,
+    inv: V,
+    /// Differences from a mean are cut to this and moved left, then right, to count 1024 a power of two.
+    farthest: V,
+    left: V,
+    right: V,
+}
+
+impl<V: Int> Units<V> {
+    /// Fixed point with `exponent` fraction bits.
+    #[inline(always)]
+    pub(crate) fn new(proof: V::Proof, exponent: i32) -> Self {
+        let (mant, inv) = (V::table16(proof, &MANT.map(|m| m as i32)), V::table16(proof, &INV));
+        Units { proof, exponent, mant, inv }
+    }
+
+    #[inline(always)]
+    pub(crate) fn c(&self, x: i32) -> V {
+        V::splat(self.proof, x)
+    }
+
+    /// Clamped scale indices.
+    #[inline(always)]
+    pub(crate) fn index(&self, sum: V) -> V {
+        sum.max(self.c(0)).min(self.c(SCALES - 1))
+    }
+
+    /// Scales of indices 0..=479.
+    #[inline(always)]
+    pub(crate) fn scale(&self, q: V) -> Scale<V> {
+        let c = |x| self.c(x);
+        let (octave, fraction) = (q.shr(c(4)), q & c(15));
+        let ten = c(UNITS_PER_SCALE.ilog2() as i32);
+        Scale {
+            octave,
+            mant: fraction.lookup16(&self.mant),
+            inv: fraction.lookup16(&self.inv),
+            farthest: c(i32::MAX).shr((c(26) - octave).max(c(0))),
+            left: (ten - octave).max(c(0)),
+            right: (octave - ten).max(c(0)),
+        }
+    }
+
+    /// `model::normalise` of a difference. Cutting it to what `|z| <= 16384` can come from keeps all within 32 bits.
+    #[inline(always)]
+    pub(crate) fn normalise(&self, scale: &Scale<V>, difference: V) -> V {
+        let c = |x| self.c(x);
+        let d = difference.min(scale.farthest).max(c(0) - scale.farthest);
+        (d.shl(scale.left).sar(scale.right) * scale.inv).sar(c(15)).min(c(Z_LIMIT)).max(c(-Z_LIMIT))
+    }
+
+    /// A magnitude's exponent field, at least 1, and its significand there.
+    #[inline(always)]
+    pub(crate) fn binade<F: Format>(&self, m: V) -> (V, V) {
+        let c = |x| self.c(x);
+        let t = m.shr(c(F::MB)).max(c(1));
+        (t, m - (t - c(1)).shl(c(F::MB)))
+    }
+
+    /// Quarters of a code between 0 and the lower edge of a significand: two less than its own four, or one where a binade begins.
+    #[inline(always)]
+    pub(crate) fn inner<F: Format>(&self, significand: V, t: V) -> V {
+        let c = |x| self.c(x);
+        let begins = significand.eq(c(1 << F::MB)) & t.gt(c(1));
+        (significand.shl(c(2)) - V::select(begins, c(1), c(2))).max(c(0))
+    }
+
+    /// `quarters` of a code in the binade of exponent field `t`, in units; and by how many bits that is to the left.
+    #[inline(always)]
+    pub(crate) fn distance<F: Format>(&self, quarters: V, t: V) -> (V, V) {
+        let shift = t + self.c(self.exponent - F::BIAS - F::MB - 2);
+        (quarters.shl_any(shift) | quarters.shr_any(self.c(0) - shift), shift)
+    }
+}
+
 /// What all scalars of a plane share.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<V: Int> {
-    pub(crate) proof: V::Proof,
-    exponent: i32,
+    units: Units<V>,
     /// `65536 - escape`.
     end: i32,
-    mant: V::Table16,
-    inv: V::Table16,
     /// By `|z| >> 11`: log2 of the steps between knots there, and the knot that 0 would be if the steps reached down to it.
     shifts: V::Table16,
     firsts: V::Table16,
@@ -52,13 +137,7 @@ pub(crate) struct Shared<V: Int> {
 #[derive(Clone, Copy)]
 pub(crate) struct Window<V: Int> {
     mu: V,
-    octave: V,
-    mant: V,
-    inv: V,
-    /// Differences from the mean are cut to this and moved left, then right, to count 1024 a power of two.
-    farthest: V,
-    left: V,
-    right: V,
+    scale: Scale<V>,
     eb: V,
     ez: V,
     base: V,
@@ -101,11 +180,8 @@ impl<V: Int> Cells<V> {
 impl<V: Int> Shared<V> {
     pub(crate) fn new(proof: V::Proof, plane: &PlaneModel<'_>) -> Self {
         Shared {
-            proof,
-            exponent: plane.exponent,
+            units: Units::new(proof, plane.exponent),
             end: 65536 - i32::from(plane.shape.escape()),
-            mant: V::table16(proof, &MANT.map(|m| m as i32)),
-            inv: V::table16(proof, &INV),
             shifts: V::table16(proof, &SHIFTS),
             firsts: V::table16(proof, &FIRSTS),
             steps: V::table64(proof, plane.shape.steps()),
@@ -115,7 +191,12 @@ impl<V: Int> Shared<V> {
 
     #[inline(always)]
     pub(crate) fn c(&self, x: i32) -> V {
-        V::splat(self.proof, x)
+        self.units.c(x)
+    }
+
+    #[inline(always)]
+    pub(crate) fn proof(&self) -> V::Proof {
+        self.units.proof
     }
 
     /// The upper end of all cells, `65536 - escape`.
@@ -127,38 +208,31 @@ impl<V: Int> Shared<V> {
     /// Scale indices of channels' and a token's.
     #[inline(always)]
     pub(crate) fn scale(&self, channels: &[i16], token: i16) -> V {
-        (V::load_i16(self.proof, channels) + self.c(token.into())).max(self.c(0)).min(self.c(SCALES - 1))
+        self.units.index(V::load_i16(self.proof(), channels) + self.c(token.into()))
     }
 
     /// `ScalarModel::new` at means `|mu| < 2^30` and scale indices 0..=479.
     #[inline(always)]
     pub(crate) fn window<F: Format>(&self, mu: V, q: V) -> Window<V> {
         let c = |x| self.c(x);
-        let (octave, fraction) = (q.shr(c(4)), q & c(15));
-        let (mant, inv) = (fraction.lookup16(&self.mant), fraction.lookup16(&self.inv));
+        let scale = self.units.scale(q);
+        let Scale { octave, mant, .. } = scale;
         // MANT * 2^(octave - 11): one of the shifts is by a negative number of bits, which gives 0, or both are by none.
         let reach = mant.shl_any(octave - c(11)) | mant.shr_any(c(11) - octave);
         let reach = V::select(octave.gt(c(25)), c(FIXED_LIMIT - 1), reach);
-        let eb = (octave + c(F::BIAS - 2 - self.exponent)).max(c(1 - F::MB));
+        let eb = (octave + c(F::BIAS - 2 - self.units.exponent)).max(c(1 - F::MB));
         let ez = (eb - c(ZONE_BINADES - 1)).max(c(0));
         let base = eb.max(c(1)) - c(1) - ez + ez.min(c(1));
         let lowest = (mu - reach).max(c(1 - FIXED_LIMIT));
         let highest = (mu + reach).min(c(FIXED_LIMIT - 1));
         let zero = c(0);
-        let zone_quarters = c(4 << F::MB) - V::select(ez.gt(c(1)), c(1), c(2));
-        let ten = c(UNITS_PER_SCALE.ilog2() as i32);
         let mut w = Window {
             mu,
-            octave,
-            mant,
-            inv,
-            farthest: c(i32::MAX).shr((c(26) - octave).max(zero)),
-            left: (ten - octave).max(zero),
-            right: (octave - ten).max(zero),
+            scale,
             eb,
             ez,
             base,
-            zone_end: self.from_quarters::<F>(zone_quarters, ez),
+            zone_end: self.units.distance::<F>(self.units.inner::<F>(c(1 << F::MB), ez), ez).0,
             lowest,
             highest,
             lo: zero,
@@ -179,19 +253,11 @@ impl<V: Int> Shared<V> {
         let v = (value ^ sign) - sign;
         // With a leading one in bit 31 a value is `significand * 2^e`; below the first normal e counts no further and bits fall off.
         let zeros = v.leading_zeros();
-        let e = c(31 - self.exponent + F::BIAS) - zeros;
+        let e = c(31 - self.units.exponent + F::BIAS) - zeros;
         let t = e.max(c(1));
         let halves = (t - c(1)).shl(c(F::MB + 1)) + v.shl_any(zeros).shr_any(c(30 - F::MB) + (t - e));
         let m = (halves.min(c(2 * F::MAGNITUDES - 1)) + c(1)).shr(c(1)).min(c(F::MAGNITUDES - 1));
         V::select(v.eq(c(0)), c(0), m) ^ sign
-    }
-
-    /// `max(e, 1) - eb` of a magnitude, and its significand.
-    #[inline(always)]
-    fn binade<F: Format>(&self, w: &Window<V>, m: V) -> (V, V) {
-        let c = |x| self.c(x);
-        let t = m.shr(c(F::MB)).max(c(1));
-        (t - w.eb, m - (t - c(1)).shl(c(F::MB)))
     }
 
     /// `Grid::number_of_magnitude`: the cases j > MB, 0 < j <= MB and j <= 0 add up, since the terms of the others vanish; and in the
@@ -207,7 +273,8 @@ impl<V: Int> Shared<V> {
     #[inline(always)]
     fn number<F: Format>(&self, w: &Window<V>, rank: V) -> V {
         let sign = rank.sar(self.c(31));
-        let (j, significand) = self.binade::<F>(w, rank ^ sign);
+        let (t, significand) = self.units.binade::<F>(rank ^ sign);
+        let j = t - w.eb;
         self.number_of_magnitude::<F>(w, j, significand, self.raw_bits::<F>(j)) ^ sign
     }
 
@@ -224,20 +291,17 @@ impl<V: Int> Shared<V> {
         let c = |x| self.c(x);
         let (sign, negative) = (rank.sar(c(31)), c(0).gt(rank));
         let m = rank ^ sign;
-        let (j, significand) = self.binade::<F>(w, m);
+        let (t, significand) = self.units.binade::<F>(m);
+        let j = t - w.eb;
         let k = self.raw_bits::<F>(j);
         let number = self.number_of_magnitude::<F>(w, j, significand, k) ^ sign;
         let zone = w.ez.gt(m.shr(c(F::MB)));
 
-        // The inner edge is two quarters of a code below the cell's first, or one if a binade begins there; the outer one two quarters below
-        // the next cell's first, measured in the same binade.
-        let t = j + w.eb;
+        // The outer edge is two quarters below the next cell's first, measured in the same binade.
         let (lead, ranks) = (significand.shr(k).shl(k), c(1).shl(k));
-        let begins = lead.eq(c(1 << F::MB)) & t.gt(c(1));
-        let quarters = (lead.shl(c(2)) - V::select(begins, c(1), c(2))).max(c(0));
-        let inner = V::select(zone, c(0), self.from_quarters::<F>(quarters, t));
-        let quarters = (lead + ranks).shl(c(2)) - c(2);
-        let outer = V::select(zone, w.zone_end, self.from_quarters::<F>(quarters, t));
+        let inner = self.units.distance::<F>(self.units.inner::<F>(lead, t), t).0;
+        let outer = self.units.distance::<F>((lead + ranks).shl(c(2)) - c(2), t).0;
+        let (inner, outer) = (V::select(zone, c(0), inner), V::select(zone, w.zone_end, outer));
         let (inner, outer) = ((inner ^ sign) - sign, (outer ^ sign) - sign);
         let index = number - w.lo;
         let start = self.at(w, V::select(negative, outer, inner), index);
@@ -256,27 +320,12 @@ impl<V: Int> Shared<V> {
         }
     }
 
-    /// `quarters` of a code's distance in the binade of exponent field `t`, in units.
-    #[inline(always)]
-    fn from_quarters<F: Format>(&self, quarters: V, t: V) -> V {
-        let shift = t + self.c(self.exponent - F::BIAS - F::MB - 2);
-        quarters.shl_any(shift) | quarters.shr_any(self.c(0) - shift)
-    }
-
     /// The cumulative at an edge `index` cells above the window's lower end.
     #[inline(always)]
     fn at(&self, w: &Window<V>, edge: V, index: V) -> V {
-        let below = self.cumulative(self.normalise(w, edge));
+        let below = self.cumulative(self.units.normalise(&w.scale, edge - w.mu));
         // At most 65536 * 65534 < 2^32.
         (below * w.spread).shr(self.c(16)) + index
-    }
-
-    /// `model::normalise`. Cutting the difference to what `|z| <= 16384` can come from keeps all within 32 bits.
-    #[inline(always)]
-    fn normalise(&self, w: &Window<V>, edge: V) -> V {
-        let c = |x| self.c(x);
-        let d = (edge - w.mu).min(w.farthest).max(c(0) - w.farthest);
-        (d.shl(w.left).sar(w.right) * w.inv).sar(c(15)).min(c(Z_LIMIT)).max(c(-Z_LIMIT))
     }
 
     /// `Shape::cumulative`.
@@ -328,7 +377,7 @@ impl<V: Int> Shared<V> {
         let z = z - (fall * (significand.shr(c(21)) & c(255))).shr(c(8));
         let z = V::select(slot.gt(c(self.end / 2)), z, c(0) - z);
         // z * MANT < 2^30.
-        let away = (z * w.mant).sar((c(25) - w.octave).max(c(0)));
+        let away = (z * w.scale.mant).sar((c(25) - w.scale.octave).max(c(0)));
         let value = (w.mu + away).max(w.lowest).min(w.highest);
         self.cells::<F>(w, self.rank_of_fixed::<F>(value))
     }

@@ -120,6 +120,11 @@ impl<V: Int> Int for Pair<V> {
     );
 
     #[inline(always)]
+    fn scaled(self, by: Self, bits: u32) -> Self {
+        Pair(self.0.scaled(by.0, bits), self.1.scaled(by.1, bits))
+    }
+
+    #[inline(always)]
     fn select(mask: Self::Mask, a: Self, b: Self) -> Self {
         Pair(V::select(mask.0, a.0, b.0), V::select(mask.1, a.1, b.1))
     }

@@ -2,11 +2,12 @@
 
 use core::arch::x86_64::*;
 
-use speckv_predictor::backend::Silu;
+use speckv_predictor::backend::{Silu, Unit};
 use speckv_predictor::core::{LaneEncoder, Lanes, PlaneModel, Symbol};
 use speckv_predictor::fixed::Scale;
 
 use crate::coder::int::Int;
+use crate::coder::observe::{Plane, Rows};
 use crate::kernel::{Kernel, Line16};
 use crate::path::x86::HasAvx2;
 use crate::vector::{Columns, operations};

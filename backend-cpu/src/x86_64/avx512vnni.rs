@@ -3,11 +3,12 @@
 
 use core::arch::x86_64::*;
 
-use speckv_predictor::backend::Silu;
+use speckv_predictor::backend::{Silu, Unit};
 use speckv_predictor::core::{LaneEncoder, Lanes, PlaneModel, Symbol};
 use speckv_predictor::fixed::Scale;
 
 use crate::coder::int::Int;
+use crate::coder::observe::{Plane, Rows};
 use crate::coder::pair::Pair;
 use crate::kernel::{Kernel, Line8, Line16};
 use crate::path::x86::HasAvx512Vnni;

@@ -250,6 +250,20 @@ impl Int for I256 {
     }
 
     #[inline(always)]
+    fn scaled(self, by: I256, bits: u32) -> I256 {
+        // SAFETY: `self` proves AVX2. Low halves of 64-bit results; those of odd lanes end up in high halves.
+        unsafe {
+            let half = _mm256_set1_epi64x(1 << (bits - 1));
+            let even = _mm256_add_epi64(_mm256_mul_epi32(self.0, by.0), half);
+            let odd = _mm256_mul_epi32(_mm256_srli_epi64(self.0, 32), _mm256_srli_epi64(by.0, 32));
+            let odd = _mm256_add_epi64(odd, half);
+            let even = _mm256_srlv_epi64(even, _mm256_set1_epi64x(bits.into()));
+            let odd = _mm256_sllv_epi64(odd, _mm256_set1_epi64x((32 - bits).into()));
+            I256(_mm256_blend_epi32(even, odd, 0xAA))
+        }
+    }
+
+    #[inline(always)]
     fn select(mask: Mask256, a: I256, b: I256) -> I256 {
         // SAFETY: `a` proves AVX2.
         I256(unsafe { _mm256_blendv_epi8(b.0, a.0, mask.0) })

@@ -176,6 +176,20 @@ impl Int for I512 {
     }
 
     #[inline(always)]
+    fn scaled(self, by: I512, bits: u32) -> I512 {
+        // SAFETY: `self` proves AVX-512 F. Low halves of 64-bit results; those of odd lanes end up in high halves.
+        unsafe {
+            let half = _mm512_set1_epi64(1 << (bits - 1));
+            let even = _mm512_add_epi64(_mm512_mul_epi32(self.0, by.0), half);
+            let odd = _mm512_mul_epi32(_mm512_srli_epi64(self.0, 32), _mm512_srli_epi64(by.0, 32));
+            let odd = _mm512_add_epi64(odd, half);
+            let even = _mm512_srlv_epi64(even, _mm512_set1_epi64(bits.into()));
+            let odd = _mm512_sllv_epi64(odd, _mm512_set1_epi64((32 - bits).into()));
+            I512(_mm512_mask_blend_epi32(0xAAAA, even, odd))
+        }
+    }
+
+    #[inline(always)]
     fn select(mask: __mmask16, a: I512, b: I512) -> I512 {
         // SAFETY: `a` proves AVX-512 F.
         I512(unsafe { _mm512_mask_blend_epi32(mask, b.0, a.0) })

@@ -56,6 +56,24 @@ macro_rules! coder {
                 // SAFETY: as above.
                 unsafe { body($proof, encoder, symbols) }
             }
+
+            fn to_codes($self, mu: &[i32], unit: Unit, out: &mut [i32]) {
+                #[target_feature(enable = $features)]
+                fn body(p: <$vector as Int>::Proof, mu: &[i32], unit: Unit, out: &mut [i32]) {
+                    crate::coder::observe::to_codes::<$vector>(p, mu, unit, out);
+                }
+                // SAFETY: as above.
+                unsafe { body($proof, mu, unit, out) }
+            }
+
+            fn observe($self, plane: &Plane<'_>, rows: Rows<'_>) {
+                #[target_feature(enable = $features)]
+                fn body(p: <$vector as Int>::Proof, plane: &Plane<'_>, rows: Rows<'_>) {
+                    crate::coder::observe_any::<$vector>(p, plane, rows);
+                }
+                // SAFETY: as above.
+                unsafe { body($proof, plane, rows) }
+            }
         }
     };
 }

@@ -86,6 +86,11 @@ impl Shrink {
         }))
     }
 
+    /// The factors, by `t + 128`; each 0..=32767.
+    pub fn factors(&self) -> &[i32; 256] {
+        &self.0
+    }
+
     /// The expected value, relative to the prediction, of a scalar known to lie `lo..hi` from it, with scale `2^(q/16)`.
     #[inline]
     pub fn innovation(&self, lo: i32, hi: i32, q: i32, tables: &Tables) -> i32 {

@@ -6,6 +6,7 @@ pub mod elementwise;
 pub mod gemm;
 pub mod quantise;
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -50,24 +51,41 @@ impl Portable {
     }
 }
 
-/// Owned inputs of a [`PlaneModel`] for rows of a plane: predictions and indices in code units.
-pub struct CodeUnits {
+/// Inputs of a [`PlaneModel`] for rows of a plane: predictions and indices in code units.
+pub struct CodeUnits<'a> {
     exponent: i32,
-    mu: Vec<i32>,
+    mu: Cow<'a, [i32]>,
     channel: Vec<i16>,
     token: Vec<i16>,
 }
 
-impl CodeUnits {
+impl<'p> CodeUnits<'p> {
     /// Converts the rows `rows` of a plane's predictions to code units.
-    pub fn new(pricing: &Pricing, mu: &Ints, token: &Ints, rows: Range<usize>, tables: &Tables) -> CodeUnits {
+    pub fn new(
+        pricing: &Pricing,
+        mu: &'p Ints,
+        token: &Ints,
+        rows: Range<usize>,
+        tables: &Tables,
+    ) -> CodeUnits<'p> {
+        Self::with(pricing, mu, token, rows, tables, |mu, unit| mu.iter().map(|m| unit.to_code(*m)).collect())
+    }
+
+    /// The same with the caller's [`Unit::to_code`] of all means, which is asked if the unit is not 1.
+    pub fn with(
+        pricing: &Pricing,
+        mu: &'p Ints,
+        token: &Ints,
+        rows: Range<usize>,
+        tables: &Tables,
+        to_codes: impl FnOnce(&[i32], Unit) -> Vec<i32>,
+    ) -> CodeUnits<'p> {
         let shift = pricing.unit.index_shift(tables);
+        let mu = &mu.data[rows.start * mu.cols..rows.end * mu.cols];
+        let one = pricing.unit == Unit::ONE;
         CodeUnits {
             exponent: pricing.unit.code_exponent(pricing.exponent),
-            mu: mu.data[rows.start * mu.cols..rows.end * mu.cols]
-                .iter()
-                .map(|m| pricing.unit.to_code(*m))
-                .collect(),
+            mu: if one { Cow::Borrowed(mu) } else { Cow::Owned(to_codes(mu, pricing.unit)) },
             channel: pricing.channel.iter().map(|c| c + shift).collect(),
             token: token.data[rows].iter().map(|t| *t as i16).collect(),
         }
