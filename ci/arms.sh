@@ -16,8 +16,9 @@ declare -A needs=(
     [scalar]=""
     [avx2]="avx2"
     [avx512vnni]="avx2 avx512f avx512bw avx512dq avx512vl avx512_vnni"
+    [amx]="avx2 avx512f avx512bw avx512dq avx512vl avx512_vnni amx_tile amx_int8"
 )
-paths=(scalar avx2 avx512vnni)
+paths=(scalar avx2 avx512vnni amx)
 
 flags=
 [[ ! -r /proc/cpuinfo ]] || flags=" $(awk -F: '/^flags/ { print $2; exit }' /proc/cpuinfo) "

@@ -9,7 +9,7 @@ use speckv_predictor::portable::attention::{BLOCK, FAR, align, block_exponent, v
 use speckv_predictor::tables::Tables;
 
 use crate::gemm::{Panels, Plane, Scales};
-use crate::kernel::{Kernel, Left, Line16, pack_row};
+use crate::kernel::{Kernel, Left, Line16};
 use crate::vector::Vector;
 
 /// Query rows of a task: they share each panel of keys and values.
@@ -125,7 +125,7 @@ where
 {
     let hd = how.head_dim;
     let digits = digits(query);
-    let (end, stride) = (position + rows, kv.keys.stride());
+    let (end, stride) = (position + rows, kv.keys.padded());
     let (blocks, width) = (end.div_ceil(BLOCK), end.next_multiple_of(BLOCK));
     let shift = query.product_shift(kv.key_digits);
     let plane = rows * stride;
@@ -135,11 +135,12 @@ where
     let mut packed = vec![N::A::from_digit(0); digits.count() * plane];
     for (i, out) in packed.chunks_exact_mut(stride).enumerate() {
         let (d, r) = (i / rows, i % rows);
-        pack_row(&query.values[(first + r) * query.cols + head * hd..][..hd], digits, d, out);
+        scores.pack(&query.values[(first + r) * query.cols + head * hd..][..hd], digits, d, out);
     }
     let scales: Vec<Scale> =
         (0..rows).map(|r| query.scales[(first + r) * how.heads + head].shifted(16 + shift as i32)).collect();
-    let left: Vec<_> = packed.chunks_exact(plane).map(|digits| Plane { digits, stride }).collect();
+    let left: Vec<_> =
+        packed.chunks_exact(plane).map(|digits| Plane { digits, stride, inputs: stride }).collect();
     let mut all = vec![0i32; rows * width];
     for p in 0..end.div_ceil(N::NR) {
         kv.keys.products(scores, &left, rows, p, shift, &mut acc);

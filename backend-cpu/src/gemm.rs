@@ -15,19 +15,16 @@ use speckv_predictor::error::Error;
 use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::gemm::row_scale;
 
+use crate::aligned::Aligned;
 #[cfg(target_arch = "x86_64")]
 use crate::kernel::Line8;
-use crate::kernel::{Kernel, Left, Line, Line16, digit, pack_row};
+use crate::kernel::{Kernel, Left, Line, Line16, digit};
 use crate::vector::{Columns, NEVER, Vector};
 
 // The fullest accumulator is that of weight 256, which takes two products of a low and a high digit: `2 * 128 * 127 * 2^16 < 2^31`.
 const _: () = assert!(2 * 128 * 127 * (MAX_INPUTS as u64) < 1 << 31);
 /// Rows whose digits are at hand at once: bounds the memory of long prompts.
 const SLAB: usize = 4096;
-/// Digits of a block of rows should stay in the second-level cache, beside a panel of weights.
-const BLOCK_BYTES: usize = 192 << 10;
-/// Most rows of a block.
-const BLOCK_ROWS: usize = 96;
 
 /// Weights in panels: for each panel, for each digit, lines by input.
 #[derive(Clone, Debug)]
@@ -52,18 +49,20 @@ impl<L: Line> Panels<L> {
         by_input: bool,
         at: impl Fn(usize, usize) -> i16 + Sync,
     ) -> Panels<L> {
-        let groups = inputs.div_ceil(L::INPUTS);
+        let groups = inputs.next_multiple_of(K::STEP) / L::INPUTS;
         let panels = outputs.div_ceil(K::NR);
         let per = groups * K::LINES;
         let mut lines = vec![L::ZERO; panels * digits.count() * per];
         let mut start = vec![0i32; panels * digits.count() * K::NR];
+        let depth = K::STEP / L::INPUTS;
         let fill = |index: usize, lines: &mut [L], start: &mut [i32]| {
             let (panel, d) = (index / digits.count(), index % digits.count());
             let real = K::NR.min(outputs - panel * K::NR);
             let mut put = |o: usize, i: usize| {
                 let q = digit(at(panel * K::NR + o, i), digits, d);
                 start[o] = start[o].wrapping_add(q as i32 * -K::OFFSET);
-                lines[i / L::INPUTS * K::LINES + o / 16].set(o % 16, i % L::INPUTS, q);
+                let (step, row) = (i / K::STEP, i % K::STEP / L::INPUTS);
+                lines[(step * K::LINES + o / 16) * depth + row].set(o % 16, i % L::INPUTS, q);
             };
             if by_input {
                 (0..inputs).for_each(|i| (0..real).for_each(|o| put(o, i)));
@@ -78,8 +77,8 @@ impl<L: Line> Panels<L> {
         Panels { lines, width: K::LINES, groups, digits, start }
     }
 
-    /// Elements from one left row to the next.
-    pub(crate) fn stride(&self) -> usize {
+    /// Inputs, padded to whole steps of the kernel.
+    pub(crate) fn padded(&self) -> usize {
         self.groups * L::INPUTS
     }
 
@@ -100,7 +99,7 @@ impl<L: Line> Panels<L> {
 
     /// Exact products of rows with one panel, rounded to 32 bits by `shift`; they are left in the first `rows * NR` of `acc`.
     ///
-    /// `acc` has room for three times `rows * NR`.
+    /// `rows` is padded to a multiple of [`Kernel::ROWS`], of which `left` has all and `acc` room for three times NR each.
     pub(crate) fn products<K: Kernel<Line = L> + Vector>(
         &self,
         kernel: K,
@@ -111,19 +110,20 @@ impl<L: Line> Panels<L> {
         acc: &mut [i32],
     ) {
         assert_eq!(self.width, K::LINES, "weights were packed for another path");
+        let rows = rows.next_multiple_of(K::ROWS);
         let (size, orders) = (rows * K::NR, left.len() + self.digits.count() - 1);
         let acc = &mut acc[..orders * size];
         acc.fill(0);
         for (d, left) in left.iter().enumerate() {
             for w in 0..self.digits.count() {
                 let acc = &mut acc[(d + w) * size..][..size];
-                let lines = &self.panel(panel, w)[..left.stride / L::INPUTS * self.width];
-                let whole = left.stride == self.stride();
+                let lines = &self.panel(panel, w)[..left.inputs / L::INPUTS * self.width];
+                let whole = left.inputs == self.padded();
                 if K::OFFSET != 0 && whole {
                     add_to_rows(acc, &self.start[(panel * self.digits.count() + w) * K::NR..][..K::NR]);
                 } else if K::OFFSET != 0 {
                     let mut start = vec![0; K::NR];
-                    kernel.tile(&vec![K::A::from_digit(0); left.stride], left.stride, 1, lines, &mut start);
+                    kernel.tile(&vec![K::A::from_digit(0); left.inputs], left.inputs, 1, lines, &mut start);
                     start.iter_mut().for_each(|s| *s = s.wrapping_neg());
                     add_to_rows(acc, &start);
                 }
@@ -148,8 +148,17 @@ fn add_to_rows(acc: &mut [i32], start: &[i32]) {
 pub(crate) struct Plane<'a, A> {
     /// Rows of `stride` digits.
     pub digits: &'a [A],
-    /// Columns, padded to whole lines.
+    /// Elements from one row to the next.
     pub stride: usize,
+    /// Columns, padded to whole steps of the kernel.
+    pub inputs: usize,
+}
+
+/// Elements from one packed row of `inputs` columns to the next. Those of long rows are an odd number of cache lines: at a power of two,
+/// the rows of a tile would share a few sets of the cache.
+fn spread<A>(inputs: usize) -> usize {
+    let line = 64 / size_of::<A>();
+    if inputs < 4 * line { inputs } else { inputs.next_multiple_of(line) | line }
 }
 
 /// Scales of columns as numbers, padded to whole panels.
@@ -306,28 +315,30 @@ fn run_slab<K: Kernel<Line: PackedLine> + Vector>(
 ) {
     let panels = K::Line::of(w);
     let shift = a.product_shift(w.digits);
-    let (rows, stride) = (out.len() / cols, panels.stride());
+    let (rows, padded) = (out.len() / cols, panels.padded());
     // The second digit of rows with one is that of their wide columns. Zeros of the other columns among the last line's do no harm.
     let low = if a.wide > 0 { Digits::Two } else { a.digits };
-    let strides = match (a.digits, a.wide) {
-        (Digits::Two, _) => vec![stride; 2],
-        (Digits::One, 0) => vec![stride],
-        (Digits::One, wide) => vec![stride, wide.next_multiple_of(<K::Line as Line>::INPUTS)],
+    let inputs = match (a.digits, a.wide) {
+        (Digits::Two, _) => vec![padded; 2],
+        (Digits::One, 0) => vec![padded],
+        (Digits::One, wide) => vec![padded, wide.next_multiple_of(K::STEP)],
     };
-    let packed: Vec<Vec<K::A>> = strides
+    let packed: Vec<Aligned<K::A>> = inputs
         .iter()
         .enumerate()
-        .map(|(d, stride)| {
-            let mut plane = vec![K::A::from_digit(0); rows * stride];
-            plane.par_chunks_exact_mut(*stride).with_min_len(16).enumerate().for_each(|(t, row)| {
-                pack_row(&a.values[(first + t) * a.cols..][..a.cols], low, d, row);
+        .map(|(d, inputs)| {
+            let stride = spread::<K::A>(*inputs);
+            let mut plane = Aligned::new(K::A::from_digit(0), rows.next_multiple_of(K::ROWS) * stride);
+            let real = plane[..rows * stride].par_chunks_exact_mut(stride).with_min_len(16);
+            real.enumerate().for_each(|(t, row)| {
+                kernel.pack(&a.values[(first + t) * a.cols..][..a.cols], low, d, row);
             });
             plane
         })
         .collect();
 
     // Blocks of rows x runs of panels: enough of them for the threads, as large as caches allow.
-    let most = (BLOCK_BYTES / strides.iter().sum::<usize>()).clamp(K::MR, BLOCK_ROWS) / K::MR * K::MR;
+    let most = (K::BLOCK_BYTES / inputs.iter().sum::<usize>()).clamp(K::MR, K::BLOCK_ROWS) / K::MR * K::MR;
     let blocks = rows.div_ceil(most);
     let block = rows.div_ceil(blocks).next_multiple_of(K::MR);
     let all = w.out.div_ceil(K::NR);
@@ -347,20 +358,29 @@ fn run_slab<K: Kernel<Line: PackedLine> + Vector>(
         tasks.extend(pieces.into_iter().enumerate().map(|(r, pieces)| (b * block, r * run, pieces)));
     }
     tasks.into_par_iter().for_each(|(t, panel, mut out)| {
-        let mut acc = vec![0; 3 * out.len() * K::NR];
-        let left: Vec<_> = packed
-            .iter()
-            .zip(&strides)
-            .map(|(plane, stride)| Plane { digits: &plane[t * stride..], stride: *stride })
-            .collect();
+        let mut acc = Aligned::new(0, 3 * K::PART.min(out.len()).next_multiple_of(K::ROWS) * K::NR);
+        let left = |r: usize| {
+            let planes = packed.iter().zip(&inputs).map(|(plane, inputs)| {
+                let stride = spread::<K::A>(*inputs);
+                Plane { digits: &plane[(t + r) * stride..], stride, inputs: *inputs }
+            });
+            planes.collect::<Vec<_>>()
+        };
+        let parts: Vec<_> = (0..out.len()).step_by(K::PART).map(left).collect();
+        let scale = |r| row_scale(a, first + t + r, factor).shifted(shift as i32);
+        let scales: Vec<Scale> = (0..out.len()).map(scale).collect();
+        kernel.begin();
         for p in 0..out[0].len().div_ceil(K::NR) {
-            panels.products(kernel, &left, out.len(), panel + p, shift, &mut acc);
             let columns = w.scales.from((panel + p) * K::NR);
-            for (r, (acc, out)) in acc.chunks_exact(K::NR).zip(&mut out).enumerate() {
-                let end = out.len().min((p + 1) * K::NR);
-                let row = row_scale(a, first + t + r, factor).shifted(shift as i32);
-                kernel.finish(acc, row, columns, store.add, &mut out[p * K::NR..end]);
+            for ((left, out), scales) in parts.iter().zip(out.chunks_mut(K::PART)).zip(scales.chunks(K::PART))
+            {
+                panels.products(kernel, left, out.len(), panel + p, shift, &mut acc);
+                for ((acc, out), row) in acc.chunks_exact(K::NR).zip(out).zip(scales) {
+                    let end = out.len().min((p + 1) * K::NR);
+                    kernel.finish(acc, *row, columns, store.add, &mut out[p * K::NR..end]);
+                }
             }
         }
+        kernel.end();
     });
 }

@@ -58,6 +58,14 @@ impl Left for u8 {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+impl Left for i8 {
+    #[inline(always)]
+    fn from_digit(digit: i16) -> i8 {
+        digit as i8
+    }
+}
+
 impl Left for i16 {
     #[inline(always)]
     fn from_digit(digit: i16) -> i16 {
@@ -79,9 +87,34 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     const NR: usize = 16 * Self::LINES;
     /// What is added to each digit of the left operand.
     const OFFSET: i32;
+    /// Inputs that rows and panels are padded to with zeros. A panel's lines lie by step, within it by 16 outputs, then by input.
+    const STEP: usize = <Self::Line as Line>::INPUTS;
+    /// Rows that [`Kernel::tiles`] takes are a multiple of this.
+    const ROWS: usize = 1;
+    /// Rows whose accumulators are at hand at once, which the first-level cache should hold beside what runs by it; a multiple of `MR`.
+    const PART: usize = 96;
+    /// Digits of a block of rows should stay in the second-level cache, beside a panel of weights.
+    const BLOCK_BYTES: usize = 192 << 10;
+    /// Most rows of a block.
+    const BLOCK_ROWS: usize = 96;
 
-    /// `acc[r][o] += sum over i of a[r * stride + i] * w[i][o]` (wrapping) for `rows <= MR` rows and one panel `w`.
+    /// `acc[r][o] += sum over i of a[r * stride + i] * w[i][o]` (wrapping) for `rows <= MR` rows and one panel `w` of
+    /// whole steps.
     fn tile(self, a: &[Self::A], stride: usize, rows: usize, w: &[Self::Line], acc: &mut [i32]);
+
+    /// Comes before a thread's first tile, and [`Kernel::end`] after its last, with nothing but this crate's code between them.
+    #[inline]
+    fn begin(self) {}
+
+    /// See [`Kernel::begin`].
+    #[inline]
+    fn end(self) {}
+
+    /// [`pack_row`] with the path's instructions.
+    #[inline]
+    fn pack(self, values: &[i16], digits: Digits, d: usize, out: &mut [Self::A]) {
+        pack_row(values, digits, d, out);
+    }
 
     /// [`Kernel::tile`] for any number of rows.
     #[inline]
@@ -106,18 +139,24 @@ pub(crate) fn digit(q: i16, digits: Digits, d: usize) -> i16 {
 }
 
 /// A digit of the leading values of a row that `out` has room for, padded with zeros.
-#[inline]
+#[inline(always)]
 pub(crate) fn pack_row<A: Left>(values: &[i16], digits: Digits, d: usize, out: &mut [A]) {
     let values = &values[..values.len().min(out.len())];
     let (body, rest) = out.split_at_mut(values.len());
+    // Plain loops: a closure behind an iterator would not be compiled with the path's instructions.
+    macro_rules! each {
+        (|$v:ident| $digit:expr) => {
+            for i in 0..body.len() {
+                let $v = values[i];
+                body[i] = A::from_digit($digit);
+            }
+        };
+    }
     match (digits, d) {
-        (Digits::One, _) => body.iter_mut().zip(values).for_each(|(o, v)| *o = A::from_digit(*v)),
-        (Digits::Two, 0) => {
-            body.iter_mut().zip(values).for_each(|(o, v)| *o = A::from_digit(*v as i8 as i16))
-        }
-        (Digits::Two, _) => {
-            body.iter_mut().zip(values).for_each(|(o, v)| *o = A::from_digit(digit(*v, Digits::Two, 1)));
-        }
+        (Digits::One, _) => each!(|v| v),
+        (Digits::Two, 0) => each!(|v| v as i8 as i16),
+        // `q + 128` may leave 16 bits only where its digits would not be int8.
+        (Digits::Two, _) => each!(|v| v.wrapping_add(128) >> 8),
     }
     rest.fill(A::from_digit(0));
 }

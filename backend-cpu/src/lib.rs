@@ -12,6 +12,7 @@
 //! assert_eq!(CpuBackend::forced(Path::Scalar).unwrap().name(), "cpu/scalar");
 //! ```
 
+mod aligned;
 mod attention;
 mod coder;
 mod coding;
@@ -38,6 +39,8 @@ use path::Isa;
 pub use path::{Error, Path, VARIABLE};
 use scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
+use x86_64::amx::Tiles;
+#[cfg(target_arch = "x86_64")]
 use x86_64::avx512vnni::{Narrow, Wide};
 
 /// The operations on this machine's CPU. A value is the proof that its path can run here.
@@ -52,23 +55,50 @@ pub struct CpuBackend {
 /// Runs `$call` with `$kernel` bound to the path's kernel for int8 products.
 macro_rules! dispatch {
     ($isa:expr, |$kernel:ident| $call:expr) => {
-        dispatch!($isa, |$kernel, _wide| $call)
+        dispatch!($isa, |$kernel, _few, _wide| $call)
     };
-    // And `$wide` to its kernel for 16-bit left operands.
-    ($isa:expr, |$kernel:ident, $wide:ident| $call:expr) => {
+    // And `$few` to its kernel for int8 products of few rows, `$wide` to that for 16-bit left operands.
+    ($isa:expr, |$kernel:ident, $few:ident, $wide:ident| $call:expr) => {
         match $isa {
             Isa::Scalar => {
-                let ($kernel, $wide) = (Scalar, Scalar);
+                let ($kernel, $few, $wide) = (Scalar, Scalar, Scalar);
                 $call
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(proof) => {
-                let ($kernel, $wide) = (proof, proof);
+                let ($kernel, $few, $wide) = (proof, proof, proof);
                 $call
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(proof) => {
-                let ($kernel, $wide) = (Narrow(proof), Wide(proof));
+                let ($kernel, $few, $wide) = (Narrow(proof), Narrow(proof), Wide(proof));
+                $call
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(proof) => {
+                let vnni = proof.avx512vnni();
+                let ($kernel, $few, $wide) = (Tiles(proof), Narrow(vnni), Wide(vnni));
+                $call
+            }
+        }
+    };
+}
+
+/// Runs `$call` with `$coder` bound to the path's coder.
+macro_rules! coding {
+    ($isa:expr, |$coder:ident| $call:expr) => {
+        match $isa {
+            Isa::Scalar => {
+                let $coder = Scalar;
+                $call
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2($coder) => $call,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni($coder) => $call,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(proof) => {
+                let $coder = proof.avx512vnni();
                 $call
             }
         }
@@ -170,8 +200,8 @@ impl Backend for CpuBackend {
 
     fn attention(&self, query: &Rows, keys: &Rows, values: &Rows, start: usize, how: &Attention) -> Ints {
         let tables = self.portable.tables();
-        dispatch!(self.isa, |narrow, wide| attention::run(
-            narrow, wide, query, keys, values, start, how, tables
+        dispatch!(self.isa, |_many, few, wide| attention::run(
+            few, wide, query, keys, values, start, how, tables
         ))
     }
 
@@ -193,9 +223,7 @@ impl Backend for CpuBackend {
         encoders: &mut [ChunkEncoder],
     ) -> Result<(), speckv_predictor::Error> {
         let tables = self.portable.tables();
-        dispatch!(self.isa, |coder| coding::encode(
-            coder, tables, pricing, mu, token, codes, chunks, encoders
-        ))
+        coding!(self.isa, |coder| coding::encode(coder, tables, pricing, mu, token, codes, chunks, encoders))
     }
 
     fn decode_plane(
@@ -207,15 +235,15 @@ impl Backend for CpuBackend {
         decoders: &mut [ChunkDecoder<'_>],
     ) -> Result<Vec<u16>, speckv_predictor::Error> {
         let tables = self.portable.tables();
-        dispatch!(self.isa, |coder| coding::decode(coder, tables, pricing, mu, token, chunks, decoders))
+        coding!(self.isa, |coder| coding::decode(coder, tables, pricing, mu, token, chunks, decoders))
     }
 
     fn finish_chunks(&self, encoders: Vec<ChunkEncoder>) -> Result<Vec<Chunk>, speckv_predictor::Error> {
-        dispatch!(self.isa, |coder| coding::finish(coder, encoders))
+        coding!(self.isa, |coder| coding::finish(coder, encoders))
     }
 
     fn observe(&self, pricing: &Pricing, mu: &Ints, token: &Ints, codes: &[u16]) -> Observed<Ints> {
-        dispatch!(self.isa, |coder| rows::observe(
+        coding!(self.isa, |coder| rows::observe(
             coder,
             &self.observer,
             &self.portable,

@@ -15,11 +15,13 @@ pub enum Path {
     Avx2,
     /// x86-64 with 512-bit integers and `vpdpbusd`: four int8 products a lane.
     Avx512Vnni,
+    /// What `Avx512Vnni` has, and tiles for products: `tdpbssd`, 16 x 64 by 64 x 16 int8 digits.
+    Amx,
 }
 
 impl Path {
     /// All paths, slowest first.
-    pub const ALL: [Path; 3] = [Path::Scalar, Path::Avx2, Path::Avx512Vnni];
+    pub const ALL: [Path; 4] = [Path::Scalar, Path::Avx2, Path::Avx512Vnni, Path::Amx];
 
     /// The name, as [`VARIABLE`] takes it.
     pub const fn name(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Path {
             Path::Scalar => "scalar",
             Path::Avx2 => "avx2",
             Path::Avx512Vnni => "avx512vnni",
+            Path::Amx => "amx",
         }
     }
 
@@ -44,6 +47,7 @@ impl Path {
             Path::Scalar => Vec::new(),
             Path::Avx2 => x86::missing_avx2(),
             Path::Avx512Vnni => x86::missing_avx512vnni(),
+            Path::Amx => x86::missing_amx(),
         }
     }
 
@@ -109,6 +113,8 @@ pub(crate) enum Isa {
     Avx2(x86::HasAvx2),
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(x86::HasAvx512Vnni),
+    #[cfg(target_arch = "x86_64")]
+    Amx(x86::HasAmx),
 }
 
 impl Isa {
@@ -124,6 +130,8 @@ impl Isa {
             Path::Avx2 => Isa::Avx2(x86::HasAvx2(())),
             #[cfg(target_arch = "x86_64")]
             Path::Avx512Vnni => Isa::Avx512Vnni(x86::HasAvx512Vnni(())),
+            #[cfg(target_arch = "x86_64")]
+            Path::Amx => Isa::Amx(x86::HasAmx(x86::HasAvx512Vnni(()))),
             #[cfg(not(target_arch = "x86_64"))]
             _ => unreachable!("missing() named the architecture"),
         })
@@ -137,6 +145,8 @@ impl Isa {
             Isa::Avx2(_) => Path::Avx2,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(_) => Path::Avx512Vnni,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(_) => Path::Amx,
         }
     }
 }
@@ -150,6 +160,17 @@ pub(crate) mod x86 {
     /// Proof that the CPU (and the operating system) can run AVX2, POPCNT and AVX-512 F, BW, CD, DQ, VL and VNNI.
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct HasAvx512Vnni(pub(super) ());
+
+    /// Proof that the CPU can run AVX-512 VNNI and AMX with int8, and that the operating system lets this process do so.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct HasAmx(pub(super) HasAvx512Vnni);
+
+    impl HasAmx {
+        /// What it includes.
+        pub(crate) fn avx512vnni(self) -> HasAvx512Vnni {
+            self.0
+        }
+    }
 
     macro_rules! missing {
         ($($name:tt),*) => {{
@@ -168,6 +189,12 @@ pub(crate) mod x86 {
     pub(super) fn missing_avx512vnni() -> Vec<&'static str> {
         missing!("avx2", "popcnt", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vnni")
     }
+
+    pub(super) fn missing_amx() -> Vec<&'static str> {
+        let mut missing = missing_avx512vnni();
+        missing.extend(crate::x86_64::amx::missing());
+        missing
+    }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -177,4 +204,5 @@ mod x86 {
     }
 
     pub(super) use missing_avx2 as missing_avx512vnni;
+    pub(super) use missing_avx2 as missing_amx;
 }

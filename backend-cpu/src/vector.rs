@@ -99,15 +99,16 @@ pub(crate) fn finish(acc: &[i32], row: Scale, columns: Columns<'_>, add: bool, o
         return;
     }
     // A right shift of 1..=63 bits; |acc * mantissas| < 2^61, so 63 gives the zero that any longer shift gives. Sums of two values within
-    // LIMIT fit 32 bits. Plain loops: a closure behind an iterator would not be compiled with the path's instructions.
+    // LIMIT fit 32 bits. The last bit of the shift comes after the value has been brought to 32 bits, where rounding is cheap and what was
+    // cut off was beyond LIMIT anyway; masks tell the compiler that mantissas have 15 bits. Plain loops: a closure behind an iterator would
+    // not be compiled with the path's instructions.
     macro_rules! each {
         (|$i:ident, $v:ident| $value:expr) => {
             for $i in 0..n {
-                let v = acc[$i] as i64 * (row_m * m[$i]) as i64;
+                let v = acc[$i] as i64 * ((row_m & 0x7FFF) * (m[$i] & 0x7FFF)) as i64;
                 let s = (-(row_e + e[$i])).min(63) as u32;
-                let half = 1i64.wrapping_shl(s.wrapping_sub(1));
-                let v = v.wrapping_add(half).wrapping_shr(s);
-                let $v = v.clamp(-(LIMIT as i64), LIMIT as i64) as i32;
+                let v = v.wrapping_shr(s.wrapping_sub(1)).clamp(i32::MIN as i64, i32::MAX as i64) as i32;
+                let $v = v.clamp(-2 * LIMIT - 1, 2 * LIMIT).wrapping_add(1) >> 1;
                 out[$i] = $value;
             }
         };

@@ -46,7 +46,7 @@ fn names() {
     assert_eq!(Path::from_name("mmx"), None);
     assert!(Path::Scalar.is_available());
     let error = Error::Unknown("mmx".into()).to_string();
-    assert_eq!(error, r#"unknown CPU path "mmx" (known: scalar, avx2, avx512vnni)"#);
+    assert_eq!(error, r#"unknown CPU path "mmx" (known: scalar, avx2, avx512vnni, amx)"#);
     for path in Path::ALL.into_iter().filter(|p| !p.is_available()) {
         let Err(Error::Unavailable { path: refused, missing }) = CpuBackend::forced(path) else {
             panic!("{path} is not available and must be refused");

@@ -83,7 +83,9 @@ fn coders(test: impl Fn(&str, &dyn Fn(&Plane, u64))) {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(proof) => check(proof, plane, seed),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni(proof) => check(crate::x86_64::avx512vnni::Narrow(proof), plane, seed),
+            Isa::Avx512Vnni(proof) => check(proof, plane, seed),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(proof) => check(proof.avx512vnni(), plane, seed),
         };
         test(path.name(), &check);
     }

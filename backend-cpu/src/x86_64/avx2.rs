@@ -6,16 +6,15 @@ use speckv_predictor::backend::{Silu, Unit};
 use speckv_predictor::core::{LaneEncoder, Lanes, PlaneModel, Symbol};
 use speckv_predictor::fixed::Scale;
 
-use crate::coder::int::Int;
 use crate::coder::observe::{Plane, Rows};
 use crate::kernel::{Kernel, Line16};
 use crate::path::x86::HasAvx2;
 use crate::vector::{Columns, operations};
 use crate::x86_64::int256::I256;
-use crate::x86_64::{coder, vectorised};
+use crate::x86_64::{coder, packing, vectorised};
 
 operations!(vectorised, { HasAvx2, "avx2" });
-coder!(HasAvx2, I256, "avx2,popcnt", |self| self);
+coder!(HasAvx2, I256, "avx2,popcnt");
 
 impl Kernel for HasAvx2 {
     type A = i16;
@@ -23,6 +22,8 @@ impl Kernel for HasAvx2 {
     const MR: usize = 6;
     const LINES: usize = 1;
     const OFFSET: i32 = 0;
+
+    packing!(i16, "avx2");
 
     #[inline]
     fn tile(self, a: &[i16], stride: usize, rows: usize, w: &[Line16], acc: &mut [i32]) {

@@ -7,14 +7,13 @@ use speckv_predictor::backend::{Silu, Unit};
 use speckv_predictor::core::{LaneEncoder, Lanes, PlaneModel, Symbol};
 use speckv_predictor::fixed::Scale;
 
-use crate::coder::int::Int;
 use crate::coder::observe::{Plane, Rows};
 use crate::coder::pair::Pair;
 use crate::kernel::{Kernel, Line8, Line16};
 use crate::path::x86::HasAvx512Vnni;
 use crate::vector::{Columns, operations};
 use crate::x86_64::int512::I512;
-use crate::x86_64::{coder, vectorised};
+use crate::x86_64::{coder, packing, vectorised};
 
 /// int8 digits by `vpdpbusd`.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +24,7 @@ pub(crate) struct Narrow(pub HasAvx512Vnni);
 pub(crate) struct Wide(pub HasAvx512Vnni);
 
 operations!(vectorised, { Narrow, "avx2,avx512f,avx512bw,avx512dq,avx512vl" });
-coder!(Narrow, Pair<I512>, "avx2,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl", |self| self.0);
+coder!(HasAvx512Vnni, Pair<I512>, "avx2,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl");
 operations!(vectorised, { Wide, "avx2,avx512f,avx512bw,avx512dq,avx512vl" });
 
 /// A tile of up to 6 rows x 64 outputs: 24 accumulators, 4 registers of weights and one of the left operand, of 32.
@@ -37,6 +36,8 @@ macro_rules! kernel {
             const MR: usize = 6;
             const LINES: usize = 4;
             const OFFSET: i32 = $offset;
+
+            packing!($a, "avx512f,avx512bw,avx512vl");
 
             #[inline]
             fn tile(self, a: &[$a], stride: usize, rows: usize, w: &[$line], acc: &mut [i32]) {

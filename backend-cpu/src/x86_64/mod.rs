@@ -1,5 +1,6 @@
 //! Kernels for x86-64: the only unsafe code of this crate. A proof from [`path`](crate::path) is what makes each call sound.
 
+pub(crate) mod amx;
 pub(crate) mod avx2;
 pub(crate) mod avx512vnni;
 mod int256;
@@ -28,51 +29,51 @@ pub(crate) use vectorised;
 
 /// Implements [`Coder`](crate::coder::Coder) for a type whose values prove the features, with vectors that they allow.
 macro_rules! coder {
-    ($type:ty, $vector:ty, $features:literal, |$self:ident| $proof:expr) => {
+    ($type:ty, $vector:ty, $features:literal) => {
         impl crate::coder::Coder for $type {
-            fn symbols($self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) {
+            fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) {
                 #[target_feature(enable = $features)]
-                fn body(p: <$vector as Int>::Proof, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) {
+                fn body(p: $type, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) {
                     crate::coder::symbols_any::<$vector>(p, model, codes, out);
                 }
-                // SAFETY: the proof is that the CPU has the features; `body` is safe code.
-                unsafe { body($proof, model, codes, out) }
+                // SAFETY: `self` proves that the CPU has the features; `body` is safe code.
+                unsafe { body(self, model, codes, out) }
             }
 
-            fn decode($self, model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, out: &mut [u16]) -> bool {
+            fn decode(self, model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, out: &mut [u16]) -> bool {
                 #[target_feature(enable = $features)]
-                fn body(p: <$vector as Int>::Proof, model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, out: &mut [u16]) -> bool {
+                fn body(p: $type, model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, out: &mut [u16]) -> bool {
                     crate::coder::decode_any::<$vector>(p, model, lanes, out)
                 }
                 // SAFETY: as above.
-                unsafe { body($proof, model, lanes, out) }
+                unsafe { body(self, model, lanes, out) }
             }
 
-            fn push($self, encoder: &mut LaneEncoder, symbols: &[Symbol]) {
+            fn push(self, encoder: &mut LaneEncoder, symbols: &[Symbol]) {
                 #[target_feature(enable = $features)]
-                fn body(p: <$vector as Int>::Proof, encoder: &mut LaneEncoder, symbols: &[Symbol]) {
+                fn body(p: $type, encoder: &mut LaneEncoder, symbols: &[Symbol]) {
                     crate::coder::encode::push::<$vector>(p, encoder, symbols);
                 }
                 // SAFETY: as above.
-                unsafe { body($proof, encoder, symbols) }
+                unsafe { body(self, encoder, symbols) }
             }
 
-            fn to_codes($self, mu: &[i32], unit: Unit, out: &mut [i32]) {
+            fn to_codes(self, mu: &[i32], unit: Unit, out: &mut [i32]) {
                 #[target_feature(enable = $features)]
-                fn body(p: <$vector as Int>::Proof, mu: &[i32], unit: Unit, out: &mut [i32]) {
+                fn body(p: $type, mu: &[i32], unit: Unit, out: &mut [i32]) {
                     crate::coder::observe::to_codes::<$vector>(p, mu, unit, out);
                 }
                 // SAFETY: as above.
-                unsafe { body($proof, mu, unit, out) }
+                unsafe { body(self, mu, unit, out) }
             }
 
-            fn observe($self, plane: &Plane<'_>, rows: Rows<'_>) {
+            fn observe(self, plane: &Plane<'_>, rows: Rows<'_>) {
                 #[target_feature(enable = $features)]
-                fn body(p: <$vector as Int>::Proof, plane: &Plane<'_>, rows: Rows<'_>) {
+                fn body(p: $type, plane: &Plane<'_>, rows: Rows<'_>) {
                     crate::coder::observe_any::<$vector>(p, plane, rows);
                 }
                 // SAFETY: as above.
-                unsafe { body($proof, plane, rows) }
+                unsafe { body(self, plane, rows) }
             }
         }
     };
@@ -89,3 +90,19 @@ fn last_words<const N: usize>(words: &[u8], at: usize) -> [u8; N] {
     last[..len].copy_from_slice(&rest[..len]);
     last
 }
+
+/// [`Kernel::pack`](crate::kernel::Kernel::pack) for a type whose values prove the features.
+macro_rules! packing {
+    ($a:ty, $features:literal) => {
+        #[inline]
+        fn pack(self, values: &[i16], digits: speckv_predictor::data::Digits, d: usize, out: &mut [$a]) {
+            #[target_feature(enable = $features)]
+            fn body(values: &[i16], digits: speckv_predictor::data::Digits, d: usize, out: &mut [$a]) {
+                crate::kernel::pack_row(values, digits, d, out);
+            }
+            // SAFETY: `self` proves that the CPU has the features; `body` is safe code.
+            unsafe { body(values, digits, d, out) }
+        }
+    };
+}
+pub(crate) use packing;
