@@ -25,6 +25,8 @@ pub(crate) trait Int:
     type Proof: Copy;
     /// One boolean an integer.
     type Mask: Copy + BitAnd<Output = Self::Mask> + BitOr<Output = Self::Mask>;
+    /// 8 integers.
+    type Table8: Copy;
     /// 16 integers.
     type Table16: Copy;
     /// 64 pairs of 16-bit numbers.
@@ -47,12 +49,16 @@ pub(crate) trait Int:
     /// The inverse of [`Int::load_symbols`].
     fn store_symbols(self, high: Self, out: &mut [Symbol]);
     /// A table to look up.
+    fn table8(proof: Self::Proof, x: &[i32; 8]) -> Self::Table8;
+    /// A table to look up.
     fn table16(proof: Self::Proof, x: &[i32; 16]) -> Self::Table16;
     /// A table to look up.
     fn table64(proof: Self::Proof, x: &[(u16, u16); 64]) -> Self::Table64;
+    /// `table[self & 7]`.
+    fn lookup8(self, table: &Self::Table8) -> Self;
     /// `table[self]`, 0..16.
     fn lookup16(self, table: &Self::Table16) -> Self;
-    /// `table[self]`, 0..64.
+    /// `table[self]`, 0..64; elsewhere anything.
     fn lookup64(self, table: &Self::Table64) -> (Self, Self);
     /// Left by `0 <= n < 32` bits; by other numbers anything.
     fn shl(self, n: Self) -> Self;
@@ -124,6 +130,7 @@ impl Int for One {
     const N: usize = 1;
     type Proof = ();
     type Mask = bool;
+    type Table8 = [i32; 8];
     type Table16 = [i32; 16];
     type Table64 = [(u16, u16); 64];
 
@@ -176,6 +183,11 @@ impl Int for One {
     }
 
     #[inline(always)]
+    fn table8((): (), x: &[i32; 8]) -> [i32; 8] {
+        *x
+    }
+
+    #[inline(always)]
     fn table16((): (), x: &[i32; 16]) -> [i32; 16] {
         *x
     }
@@ -183,6 +195,11 @@ impl Int for One {
     #[inline(always)]
     fn table64((): (), x: &[(u16, u16); 64]) -> [(u16, u16); 64] {
         *x
+    }
+
+    #[inline(always)]
+    fn lookup8(self, table: &[i32; 8]) -> One {
+        One(table[(self.0 & 7) as usize])
     }
 
     #[inline(always)]

@@ -28,9 +28,9 @@ macro_rules! formats {
 }
 formats!(Bf16, F16, E4m3, E5m2);
 
-const SHIFTS: [i32; 16] = [6, 7, 9, 9, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10];
-/// 32 - 2048 / 128, 48 - 4096 / 512, 56 - 8192 / 1024; and at the last knot, which has no step, any that is there.
-const FIRSTS: [i32; 16] = [0, 16, 40, 40, 48, 48, 48, 48, 0, 0, 0, 0, 0, 0, 0, 0];
+const SHIFTS: [i32; 8] = [6, 7, 9, 9, 10, 10, 10, 10];
+/// 0, 32 - 2048 / 128, 48 - 4096 / 512, 56 - 8192 / 1024.
+const FIRSTS: [i32; 8] = [0, 16, 40, 40, 48, 48, 48, 48];
 
 /// A plane's fixed point, and the mantissas of scales.
 #[derive(Clone, Copy)]
@@ -47,8 +47,7 @@ pub(crate) struct Scale<V: Int> {
     octave: V,
     mant: V,
     inv: V,
-    /// Differences from a mean are cut to this and moved left, then right, to count 1024 a power of two.
-    farthest: V,
+    /// Differences from a mean are moved left, then right, to count 1024 a power of two.
     left: V,
     right: V,
 }
@@ -82,18 +81,24 @@ impl<V: Int> Units<V> {
             octave,
             mant: fraction.lookup16(&self.mant),
             inv: fraction.lookup16(&self.inv),
-            farthest: c(i32::MAX).shr((c(26) - octave).max(c(0))),
             left: (ten - octave).max(c(0)),
             right: (octave - ten).max(c(0)),
         }
     }
 
-    /// `model::normalise` of a difference. Cutting it to what `|z| <= 16384` can come from keeps all within 32 bits.
+    /// `model::normalise` of a difference within the reach of a window: 32 bits hold what comes between. Of greater ones some `|z| <= 16384`.
+    #[inline(always)]
+    fn normalise_near(&self, scale: &Scale<V>, difference: V) -> V {
+        let c = |x| self.c(x);
+        let t = difference.shl(scale.left).sar(scale.right);
+        (t * scale.inv).sar(c(15)).min(c(Z_LIMIT)).max(c(-Z_LIMIT))
+    }
+
+    /// `model::normalise` of any difference: cut to what `|z| <= 16384` can come from.
     #[inline(always)]
     pub(crate) fn normalise(&self, scale: &Scale<V>, difference: V) -> V {
-        let c = |x| self.c(x);
-        let d = difference.min(scale.farthest).max(c(0) - scale.farthest);
-        (d.shl(scale.left).sar(scale.right) * scale.inv).sar(c(15)).min(c(Z_LIMIT)).max(c(-Z_LIMIT))
+        let farthest = self.c(i32::MAX).shr((self.c(26) - scale.octave).max(self.c(0)));
+        self.normalise_near(scale, difference.min(farthest).max(self.c(0) - farthest))
     }
 
     /// A magnitude's exponent field, at least 1, and its significand there.
@@ -127,8 +132,8 @@ pub(crate) struct Shared<V: Int> {
     /// `65536 - escape`.
     end: i32,
     /// By `|z| >> 11`: log2 of the steps between knots there, and the knot that 0 would be if the steps reached down to it.
-    shifts: V::Table16,
-    firsts: V::Table16,
+    shifts: V::Table8,
+    firsts: V::Table8,
     steps: V::Table64,
     guesses: V::Table64,
 }
@@ -182,8 +187,8 @@ impl<V: Int> Shared<V> {
         Shared {
             units: Units::new(proof, plane.exponent),
             end: 65536 - i32::from(plane.shape.escape()),
-            shifts: V::table16(proof, &SHIFTS),
-            firsts: V::table16(proof, &FIRSTS),
+            shifts: V::table8(proof, &SHIFTS),
+            firsts: V::table8(proof, &FIRSTS),
             steps: V::table64(proof, plane.shape.steps()),
             guesses: V::table64(proof, plane.shape.guesses()),
         }
@@ -323,7 +328,7 @@ impl<V: Int> Shared<V> {
     /// The cumulative at an edge `index` cells above the window's lower end.
     #[inline(always)]
     fn at(&self, w: &Window<V>, edge: V, index: V) -> V {
-        let below = self.cumulative(self.units.normalise(&w.scale, edge - w.mu));
+        let below = self.cumulative(self.units.normalise_near(&w.scale, edge - w.mu));
         // At most 65536 * 65534 < 2^32.
         (below * w.spread).shr(self.c(16)) + index
     }
@@ -334,12 +339,12 @@ impl<V: Int> Shared<V> {
         let c = |x| self.c(x);
         let sign = z.sar(c(31));
         let m = (z ^ sign) - sign;
+        // Of the last knot, which has no step, anything.
         let segment = m.shr(c(11));
-        let (shift, first) = (segment.lookup16(&self.shifts), segment.lookup16(&self.firsts));
+        let (shift, first) = (segment.lookup8(&self.shifts), segment.lookup8(&self.firsts));
         let (below, rise) = (first + m.shr(shift)).lookup64(&self.steps);
         let within = m & (c(1).shl(shift) - c(1));
         let half = below + (rise * within).shr(shift);
-        // The last knot has no step.
         let half = V::select(m.gt(c(Z_LIMIT - 1)), c(SHAPE_HALF.into()), half);
         c(SHAPE_HALF.into()) + ((half ^ sign) - sign)
     }

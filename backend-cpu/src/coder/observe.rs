@@ -185,14 +185,14 @@ impl<V: Int> Context<V> {
     ) -> V {
         let (units, proof, c) = (&self.units, self.units.proof, |x| self.units.c(x));
         let mu = V::load(proof, mu);
-        let mu = self.unit.map_or(mu, |(recip, _)| mu.scaled(recip, 31));
+        let mu = if let Some((recip, _)) = self.unit { mu.scaled(recip, 31) } else { mu };
         let code = V::load_u16(proof, codes);
         let m = code & c(F::MAGNITUDES - 1);
         let sign = c(0) - (code.shr(c(F::WIDTH - 1)) & c(1));
         let (t, significand) = units.binade::<F>(m);
 
         // Unit::value: at most 28 bits of significand, moved and rounded.
-        let product = self.unit.map_or(significand, |(_, m)| significand * m);
+        let product = if let Some((_, m)) = self.unit { significand * m } else { significand };
         let shift = t + c(self.shift - F::BIAS - F::MB);
         let right = c(0) - shift;
         let half = c(1).shl_any(right - c(1));
@@ -202,13 +202,8 @@ impl<V: Int> Context<V> {
         ((positive ^ sign) - sign).store(value);
 
         // ElementFormat::edge of the code and of the next.
-        let cut = |(edge, shift): (V, V), quarters: V| {
-            let room = V::select(shift.gt(c(0)), c(FIXED_LIMIT - 1).shr_any(shift), c(FIXED_LIMIT - 1));
-            V::select(quarters.gt(room), c(FIXED_LIMIT - 1), edge)
-        };
-        let (inside, outside) = (units.inner::<F>(significand, t), significand.shl(c(2)) + c(2));
-        let inner = cut(units.distance::<F>(inside, t), inside);
-        let outer = cut(units.distance::<F>(outside, t), outside);
+        let inner = self.edge::<F>(units.inner::<F>(significand, t), t);
+        let outer = self.edge::<F>(significand.shl(c(2)) + c(2), t);
         let outer = V::select(m.eq(c(F::MAGNITUDES - 1)), c(FIXED_LIMIT - 1), outer);
         let (inner, outer) = ((inner ^ sign) - sign, (outer ^ sign) - sign);
         let negative = c(0).gt(sign);
@@ -222,9 +217,10 @@ impl<V: Int> Context<V> {
         let zeros = width.leading_zeros();
         let n = width.shl(zeros).shr(c(15));
         let sixteenth = n.shr(c(12)) & c(15);
-        let [first, second, third] = [0, 1, 2].map(|i| sixteenth.lookup16(&self.log[i]));
-        let one_more = |step: V| V::select(step.gt(n), c(0), c(1));
-        let log = (c(31) - zeros).shl(c(4)) + first + one_more(second) + one_more(third);
+        let first = sixteenth.lookup16(&self.log[0]);
+        let (second, third) = (sixteenth.lookup16(&self.log[1]), sixteenth.lookup16(&self.log[2]));
+        let more = V::select(second.gt(n), c(0), V::select(third.gt(n), c(1), c(2)));
+        let log = (c(31) - zeros).shl(c(4)) + first + more;
         let channel = V::load_i16(proof, channel);
         let q = units.index(channel + c(token.into()));
         let t = (log - q).max(c(-128)).min(c(127)) + c(128);
@@ -239,9 +235,18 @@ impl<V: Int> Context<V> {
         let v = (near + away).max(c(-LIMIT)).min(c(LIMIT));
 
         let z = units.normalise(&units.scale(units.index(channel)), v);
-        let v = self.unit.map_or(v, |(_, m)| v.scaled(m, 23).max(c(-LIMIT)).min(c(LIMIT)));
+        let v = if let Some((_, m)) = self.unit { v.scaled(m, 23).max(c(-LIMIT)).min(c(LIMIT)) } else { v };
         v.store(innovation);
         z * z
+    }
+
+    /// `ElementFormat::mid` of so many quarters of a code.
+    #[inline(always)]
+    fn edge<F: Format>(&self, quarters: V, t: V) -> V {
+        let limit = self.units.c(FIXED_LIMIT - 1);
+        let (edge, shift) = self.units.distance::<F>(quarters, t);
+        let room = V::select(shift.gt(self.units.c(0)), limit.shr_any(shift), limit);
+        V::select(quarters.gt(room), limit, edge)
     }
 
     /// Fewer than `N` columns; returns the sum of their squares.

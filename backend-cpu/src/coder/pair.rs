@@ -49,6 +49,7 @@ impl<V: Int> Int for Pair<V> {
     const N: usize = 2 * V::N;
     type Proof = V::Proof;
     type Mask = Pair<V::Mask>;
+    type Table8 = V::Table8;
     type Table16 = V::Table16;
     type Table64 = V::Table64;
 
@@ -85,6 +86,11 @@ impl<V: Int> Int for Pair<V> {
     }
 
     #[inline(always)]
+    fn table8(proof: V::Proof, x: &[i32; 8]) -> V::Table8 {
+        V::table8(proof, x)
+    }
+
+    #[inline(always)]
     fn table16(proof: V::Proof, x: &[i32; 16]) -> V::Table16 {
         V::table16(proof, x)
     }
@@ -92,6 +98,11 @@ impl<V: Int> Int for Pair<V> {
     #[inline(always)]
     fn table64(proof: V::Proof, x: &[(u16, u16); 64]) -> V::Table64 {
         V::table64(proof, x)
+    }
+
+    #[inline(always)]
+    fn lookup8(self, table: &V::Table8) -> Self {
+        Pair(self.0.lookup8(table), self.1.lookup8(table))
     }
 
     #[inline(always)]

@@ -7,6 +7,7 @@ use speckv_predictor::core::{LaneEncoder, Lanes, PlaneModel, Symbol};
 use speckv_predictor::fixed::Scale;
 
 use crate::coder::observe::{Plane, Rows};
+use crate::coder::pair::Pair;
 use crate::kernel::{Kernel, Line16};
 use crate::path::x86::HasAvx2;
 use crate::vector::{Columns, operations};
@@ -14,7 +15,7 @@ use crate::x86_64::int256::I256;
 use crate::x86_64::{coder, packing, vectorised};
 
 operations!(vectorised, { HasAvx2, "avx2" });
-coder!(HasAvx2, I256, "avx2,popcnt");
+coder!(HasAvx2, Pair<Pair<I256>>, "avx2,popcnt");
 
 impl Kernel for HasAvx2 {
     type A = i16;

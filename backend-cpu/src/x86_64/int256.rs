@@ -102,6 +102,7 @@ impl Int for I256 {
     const N: usize = 8;
     type Proof = HasAvx2;
     type Mask = Mask256;
+    type Table8 = __m256i;
     type Table16 = [__m256i; 2];
     /// The second number in the high half.
     type Table64 = [u32; 64];
@@ -171,6 +172,12 @@ impl Int for I256 {
     }
 
     #[inline(always)]
+    fn table8(_: HasAvx2, x: &[i32; 8]) -> __m256i {
+        // SAFETY: the proof is that of AVX2; eight integers are there.
+        unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     fn table16(_: HasAvx2, x: &[i32; 16]) -> [__m256i; 2] {
         let x: *const __m256i = x.as_ptr().cast();
         // SAFETY: the proof is that of AVX2; 16 integers are there.
@@ -180,6 +187,12 @@ impl Int for I256 {
     #[inline(always)]
     fn table64(_: HasAvx2, x: &[(u16, u16); 64]) -> [u32; 64] {
         x.map(|(a, b)| u32::from(a) | u32::from(b) << 16)
+    }
+
+    #[inline(always)]
+    fn lookup8(self, table: &__m256i) -> I256 {
+        // SAFETY: `self` proves AVX2.
+        I256(unsafe { _mm256_permutevar8x32_epi32(*table, self.0) })
     }
 
     #[inline(always)]
@@ -198,12 +211,10 @@ impl Int for I256 {
 
     #[inline(always)]
     fn lookup64(self, table: &[u32; 64]) -> (I256, I256) {
-        let mut at = [0; 8];
-        self.store(&mut at);
-        let pairs = at.map(|at| table[(at & 63) as usize] as i32);
-        // SAFETY: `self` proves AVX2, and eight pairs are there.
+        // SAFETY: `self` proves AVX2; the mask keeps every place within the table.
         unsafe {
-            let x = _mm256_loadu_si256(pairs.as_ptr().cast());
+            let at = _mm256_and_si256(self.0, _mm256_set1_epi32(63));
+            let x = _mm256_i32gather_epi32::<4>(table.as_ptr().cast(), at);
             (I256(_mm256_blend_epi16(x, _mm256_setzero_si256(), 0xAA)), I256(_mm256_srli_epi32(x, 16)))
         }
     }

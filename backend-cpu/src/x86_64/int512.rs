@@ -50,6 +50,8 @@ impl Int for I512 {
     const N: usize = 16;
     type Proof = HasAvx512Vnni;
     type Mask = __mmask16;
+    /// Twice.
+    type Table8 = __m512i;
     type Table16 = __m512i;
     /// First and second numbers, 64 of 16 bits each.
     type Table64 = [__m512i; 4];
@@ -115,6 +117,12 @@ impl Int for I512 {
     }
 
     #[inline(always)]
+    fn table8(_: HasAvx512Vnni, x: &[i32; 8]) -> __m512i {
+        // SAFETY: the proof is that of AVX-512 F; eight integers are there.
+        unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(x.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
     fn table16(_: HasAvx512Vnni, x: &[i32; 16]) -> __m512i {
         // SAFETY: the proof is that of AVX-512 F; 16 integers are there.
         unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
@@ -128,6 +136,11 @@ impl Int for I512 {
             let load = |x: &[u16]| _mm512_loadu_si512(x[..32].as_ptr().cast());
             [load(&first), load(&first[32..]), load(&second), load(&second[32..])]
         }
+    }
+
+    #[inline(always)]
+    fn lookup8(self, table: &__m512i) -> I512 {
+        self.lookup16(table)
     }
 
     #[inline(always)]
