@@ -11,15 +11,14 @@ use crate::corpus::Sequence;
 use crate::embed::Table;
 use crate::mode::{Ablation, Pricer};
 use crate::quantise::{Compensation, fixed, real, weights};
-use crate::regression::Regression;
+use crate::regression::{Regression, scarcity};
 use crate::{Error, Progress, RESIDUAL, stat};
 
 /// Layers that a chain looks back: the third still gives 0.06 bits a scalar, the fourth 0.02 (docs/predictors.md).
 pub const DEPTH: usize = 3;
 /// Tokens for each feature below which a chain looks less far back: what is fitted to few tokens predicts no others.
 const TOKENS_PER_FEATURE: usize = 8;
-/// Ridge of the regressions, relative to the mean diagonal, for twenty tokens a feature or more; with fewer it grows as the cube of how many
-/// are missing.
+/// Ridge of the regressions, relative to the mean diagonal, for many tokens.
 const RIDGE: f64 = 1e-4;
 
 /// Chains under construction: their regressions are fitted to the first class of caches and serve the other too.
@@ -185,7 +184,7 @@ impl<B: Backend> Chains<B> {
             let w = if columns.is_empty() {
                 Vec::new()
             } else {
-                normal.solve(columns.clone(), ridge(rows, columns.len()))?
+                normal.solve(columns.clone(), RIDGE * scarcity(rows, columns.len()))?
             };
             let block = |at: usize, n: usize, digits: Digits| -> Weights {
                 let w: Vec<f32> = w
@@ -226,12 +225,6 @@ impl<B: Backend> Chains<B> {
     }
 }
 
-/// The ridge for `tokens` of `features`.
-fn ridge(tokens: usize, features: usize) -> f64 {
-    let missing = 20.0 * features as f64 / tokens.max(1) as f64;
-    RIDGE * missing.max(1.0).powi(3)
-}
-
 /// True keys (before RoPE) and values of a layer less their means, `[tokens, kv_heads * head_dim]`, sequence by sequence.
 fn differences<B: Backend>(
     b: &B,
@@ -261,16 +254,4 @@ fn differences<B: Backend>(
         all
     };
     (0..sequences.len()).map(|s| [one(s, Part::Key), one(s, Part::Value)]).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ridge;
-
-    #[test]
-    fn few_tokens_need_a_larger_ridge() {
-        assert_eq!(ridge(40_000, 2_000), 1e-4);
-        assert!((ridge(2_000, 2_000) - 0.8).abs() < 1e-9);
-        assert!(ridge(0, 10).is_finite());
-    }
 }

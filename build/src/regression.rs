@@ -5,10 +5,17 @@ use std::ops::Range;
 use crate::Error;
 use crate::linalg::{Moments, ridge};
 
-/// Ridge, relative to the mean diagonal.
+/// Ridge, relative to the mean diagonal, for many tokens.
 const RIDGE: f64 = 1e-3;
 /// Tokens left out of a regression: the most extreme in its target, so that massive activations do not own the fit.
 const TRIM: f64 = 0.005;
+
+/// What a ridge is multiplied by for `tokens` of `features`: 1 for twenty tokens a feature or more; with fewer the cube of how many times too few
+/// they are. What is fitted to few tokens predicts no others, and a closed loop carries its errors on from layer to layer.
+pub fn scarcity(tokens: usize, features: usize) -> f64 {
+    let missing = 20.0 * features as f64 / tokens.max(1) as f64;
+    missing.max(1.0).powi(3)
+}
 
 /// Ridge regression of targets on features over all sequences, the most extreme targets left out.
 pub struct Regression {
@@ -35,7 +42,8 @@ impl Regression {
     /// # Errors
     /// [`Error::Fit`] when rows are not finite.
     pub fn solve(&self) -> Result<Vec<f32>, Error> {
-        self.normal().solve(0..self.p, RIDGE)
+        let rows = self.y.iter().map(|y| y.len() / self.q.max(1)).sum();
+        self.normal().solve(0..self.p, RIDGE * scarcity(rows, self.p))
     }
 
     /// The normal equations, for solving with parts of the features.
@@ -91,5 +99,17 @@ impl Normal {
         })?;
         w.chunks_exact_mut(n).for_each(|row| row.iter_mut().zip(&unit).for_each(|(w, u)| *w /= *u as f32));
         Ok(w)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scarcity;
+
+    #[test]
+    fn few_tokens_need_a_larger_ridge() {
+        assert_eq!(scarcity(40_000, 2_000), 1.0);
+        assert!((scarcity(2_000, 2_000) - 8_000.0).abs() < 1e-6);
+        assert!(scarcity(0, 10).is_finite());
     }
 }
