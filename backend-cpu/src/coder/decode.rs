@@ -33,8 +33,8 @@ struct Pending {
     raw_end: [i32; LANES],
 }
 
-/// Decodes a plane whose sizes and ranges were checked. `false` if the stream breaks a rule or ends too soon: the definition, started where
-/// this started, knows which.
+/// Decodes a plane whose sizes and ranges were checked. `false` if this cannot: mostly because the stream breaks a rule or ends too
+/// soon, and the definition, started where this started, knows which.
 #[inline(always)]
 pub(crate) fn plane<V: Int, F: Format>(
     proof: V::Proof,
@@ -42,7 +42,7 @@ pub(crate) fn plane<V: Int, F: Format>(
     lanes: &mut Lanes<'_>,
     out: &mut [u16],
 ) -> bool {
-    let shared = Shared::<V>::new(proof, model);
+    let Some(shared) = Shared::<V>::new(proof, model) else { return false };
     let mut states = [0; LANES];
     states.iter_mut().zip(&lanes.states).for_each(|(s, l)| *s = *l as i32);
     let (words, mut at) = (lanes.words, lanes.at);
@@ -101,13 +101,16 @@ fn row<V: Int, F: Format, const PART: bool>(
         *at = after;
         let next = if PART { V::select(active::<V>(proof, from, count), next, state) } else { next };
         next.store(&mut states[from..]);
-        let zone = shared.zones::<F>(&found.cells);
         let raw_bits = V::select(found.escape, c(F::WIDTH), found.cells.raw_bits);
         let raw_bits =
             if PART { V::select(active::<V>(proof, from, count), raw_bits, zero) } else { raw_bits };
         any_raw |= V::bits(raw_bits.gt(zero));
-        let origin = V::select(zone, zero, found.cells.first_rank);
-        let flip = V::select(zone, found.cells.number.sar(c(31)), zero);
+        let (mut origin, mut flip) = (found.cells.first_rank, zero);
+        if F::ZONES {
+            let zone = shared.zones::<F>(&found.cells);
+            origin = V::select(zone, zero, origin);
+            flip = V::select(zone, found.cells.number.sar(c(31)), zero);
+        }
         origin.store(&mut pending.origin[from..]);
         flip.store(&mut pending.flip[from..]);
         raw_bits.store(&mut pending.raw_bits[from..]);

@@ -8,15 +8,15 @@ use super::int::Int;
 use super::model::{Format, Shared};
 use super::scales::Scales;
 
-/// Symbols of a plane whose sizes and ranges were checked, as many as `out` has room for.
+/// Symbols of a plane whose sizes and ranges were checked, as many as `out` has room for. `false` if this cannot.
 #[inline(always)]
 pub(crate) fn price<V: Int, F: Format>(
     proof: V::Proof,
     model: &PlaneModel<'_>,
     codes: &[u16],
     out: &mut [Symbol],
-) {
-    let shared = Shared::<V>::new(proof, model);
+) -> bool {
+    let Some(shared) = Shared::<V>::new(proof, model) else { return false };
     let mut scales = Scales::new(model);
     let (rows, rest) = codes.as_chunks::<LANES>();
     let (means, rest_means) = model.mu.as_chunks::<LANES>();
@@ -31,6 +31,7 @@ pub(crate) fn price<V: Int, F: Format>(
         price_row::<V, F>(proof, &shared, scales.row(), &mu, &row, &mut symbols);
         rest_symbols.copy_from_slice(&symbols[..rest.len()]);
     }
+    true
 }
 
 #[inline(always)]
@@ -51,7 +52,11 @@ fn price_row<V: Int, F: Format>(
         let sign = c(0) - (code.shr(c(F::WIDTH - 1)) & c(1));
         let rank = magnitude ^ sign;
         let cells = shared.cells::<F>(&w, rank);
-        let raw = V::select(shared.zones::<F>(&cells), magnitude, rank - cells.first_rank);
+        let raw = if F::ZONES {
+            V::select(shared.zones::<F>(&cells), magnitude, rank - cells.first_rank)
+        } else {
+            rank - cells.first_rank
+        };
         let escape = shared.outside(&w, &cells);
         let start = V::select(escape, shared.upper_end(), cells.start);
         let freq = V::select(escape, c(65536) - shared.upper_end(), cells.end - cells.start);

@@ -18,8 +18,8 @@ use int::{Int, One};
 
 /// A coder made of one kind of vector.
 pub(crate) trait Coder: Copy + Send + Sync {
-    /// [`PlaneModel::price`] of a checked plane; as many symbols as codes.
-    fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]);
+    /// [`PlaneModel::price`] of a checked plane; as many symbols as codes. `false` if it cannot.
+    fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> bool;
     /// [`PlaneModel::decode`] of a checked plane; `false` for any error.
     fn decode(self, model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, out: &mut [u16]) -> bool;
     /// [`LaneEncoder::push_symbols`].
@@ -37,8 +37,12 @@ pub(crate) trait Coder: Copy + Send + Sync {
 pub(crate) fn price(coder: impl Coder, model: &PlaneModel<'_>, codes: &[u16]) -> Result<(Vec<Symbol>, u64)> {
     model.check_with(codes)?;
     let mut symbols = vec![Symbol::default(); codes.len()];
-    coder.symbols(model, codes, &mut symbols);
-    let cost = symbols.iter().map(|s| u64::from(s.cost())).sum();
+    if coder.symbols(model, codes, &mut symbols) {
+        let cost = symbols.iter().map(|s| u64::from(s.cost())).sum();
+        return Ok((symbols, cost));
+    }
+    symbols.clear();
+    let cost = model.price(codes, &mut symbols)?;
     Ok((symbols, cost))
 }
 
@@ -67,12 +71,15 @@ pub(crate) fn symbols_any<V: Int>(
     plane: &PlaneModel<'_>,
     codes: &[u16],
     out: &mut [Symbol],
-) {
+) -> bool {
+    let zones = model::has_zones(plane);
     match plane.format {
         ElementFormat::Bf16 => encode::price::<V, model::Bf16>(proof, plane, codes, out),
         ElementFormat::F16 => encode::price::<V, model::F16>(proof, plane, codes, out),
-        ElementFormat::E4m3 => encode::price::<V, model::E4m3>(proof, plane, codes, out),
-        ElementFormat::E5m2 => encode::price::<V, model::E5m2>(proof, plane, codes, out),
+        ElementFormat::E4m3 if zones => encode::price::<V, model::E4m3>(proof, plane, codes, out),
+        ElementFormat::E4m3 => encode::price::<V, model::Flat<model::E4m3>>(proof, plane, codes, out),
+        ElementFormat::E5m2 if zones => encode::price::<V, model::E5m2>(proof, plane, codes, out),
+        ElementFormat::E5m2 => encode::price::<V, model::Flat<model::E5m2>>(proof, plane, codes, out),
     }
 }
 
@@ -83,11 +90,14 @@ pub(crate) fn decode_any<V: Int>(
     lanes: &mut Lanes<'_>,
     out: &mut [u16],
 ) -> bool {
+    let zones = model::has_zones(plane);
     match plane.format {
         ElementFormat::Bf16 => decode::plane::<V, model::Bf16>(proof, plane, lanes, out),
         ElementFormat::F16 => decode::plane::<V, model::F16>(proof, plane, lanes, out),
-        ElementFormat::E4m3 => decode::plane::<V, model::E4m3>(proof, plane, lanes, out),
-        ElementFormat::E5m2 => decode::plane::<V, model::E5m2>(proof, plane, lanes, out),
+        ElementFormat::E4m3 if zones => decode::plane::<V, model::E4m3>(proof, plane, lanes, out),
+        ElementFormat::E4m3 => decode::plane::<V, model::Flat<model::E4m3>>(proof, plane, lanes, out),
+        ElementFormat::E5m2 if zones => decode::plane::<V, model::E5m2>(proof, plane, lanes, out),
+        ElementFormat::E5m2 => decode::plane::<V, model::Flat<model::E5m2>>(proof, plane, lanes, out),
     }
 }
 
@@ -102,8 +112,8 @@ pub(crate) fn observe_any<V: Int>(proof: V::Proof, plane: &observe::Plane<'_>, r
 }
 
 impl Coder for crate::scalar::Scalar {
-    fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) {
-        symbols_any::<One>((), model, codes, out);
+    fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> bool {
+        symbols_any::<One>((), model, codes, out)
     }
 
     fn decode(self, model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, out: &mut [u16]) -> bool {

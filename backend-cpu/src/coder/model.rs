@@ -2,7 +2,7 @@
 //! integers and without branches.
 
 use speckv_predictor::core::limits::{
-    FIXED_LIMIT, INV, MANT, SCALES, SHAPE_HALF, UNITS_PER_SCALE, Z_LIMIT, ZONE_BINADES,
+    FIXED_LIMIT, INV, MANT, SCALES, SHAPE_HALF, UNITS_PER_SCALE, Z_LIMIT, ZONE_BINADES, scale_octave,
 };
 use speckv_predictor::core::{ElementFormat, PlaneModel};
 
@@ -11,6 +11,8 @@ use super::int::Int;
 /// An element format's constants, known to the compiler.
 pub(crate) trait Format {
     const FORMAT: ElementFormat;
+    /// Whether a plane may have zones.
+    const ZONES: bool = true;
     const MB: i32 = Self::FORMAT.mantissa_bits() as i32;
     const BIAS: i32 = Self::FORMAT.bias();
     const WIDTH: i32 = Self::FORMAT.width() as i32;
@@ -27,6 +29,30 @@ macro_rules! formats {
     };
 }
 formats!(Bf16, F16, E4m3, E5m2);
+
+/// A format in a plane without zones, as 8-bit ones mostly are.
+pub(crate) struct Flat<F>(core::marker::PhantomData<F>);
+
+impl<F: Format> Format for Flat<F> {
+    const FORMAT: ElementFormat = F::FORMAT;
+    const ZONES: bool = false;
+}
+
+/// Whether any cell of a plane may be a zone: whether its largest scale is wide enough.
+pub(crate) fn has_zones(plane: &PlaneModel<'_>) -> bool {
+    let most = |x: &[i16]| x.iter().copied().max().map_or(0, i32::from);
+    let q = (most(plane.channel_scale) + most(plane.token_scale)).clamp(0, SCALES - 1);
+    scale_octave(q) - 2 - plane.exponent + plane.format.bias() >= ZONE_BINADES
+}
+
+/// The largest magnitude's value in units, cut to the fixed-point range: no larger number has another nearest magnitude. `None` if units
+/// are so coarse that it is no whole number of them, as in no cache.
+fn largest(plane: &PlaneModel<'_>) -> Option<i32> {
+    let (mb, top) = (plane.format.mantissa_bits() as i32, plane.format.magnitudes() - 1);
+    let shift = (top >> mb) - plane.format.bias() - mb + plane.exponent;
+    let significand = (2i64 << mb) - 1;
+    (shift >= 0).then(|| (significand << shift.min(40)).min(i64::from(FIXED_LIMIT - 1)) as i32)
+}
 
 const SHIFTS: [i32; 8] = [6, 7, 9, 9, 10, 10, 10, 10];
 /// 0, 32 - 2048 / 128, 48 - 4096 / 512, 56 - 8192 / 1024.
@@ -129,6 +155,8 @@ impl<V: Int> Units<V> {
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<V: Int> {
     units: Units<V>,
+    /// The largest magnitude's value.
+    largest: i32,
     /// `65536 - escape`.
     end: i32,
     /// By `|z| >> 11`: log2 of the steps between knots there, and the knot that 0 would be if the steps reached down to it.
@@ -183,15 +211,17 @@ impl<V: Int> Cells<V> {
 }
 
 impl<V: Int> Shared<V> {
-    pub(crate) fn new(proof: V::Proof, plane: &PlaneModel<'_>) -> Self {
-        Shared {
+    /// Of a plane; nothing if its units are too coarse for this.
+    pub(crate) fn new(proof: V::Proof, plane: &PlaneModel<'_>) -> Option<Self> {
+        Some(Shared {
             units: Units::new(proof, plane.exponent),
+            largest: largest(plane)?,
             end: 65536 - i32::from(plane.shape.escape()),
             shifts: V::table8(proof, &SHIFTS),
             firsts: V::table8(proof, &FIRSTS),
             steps: V::table64(proof, plane.shape.steps()),
             guesses: V::table64(proof, plane.shape.guesses()),
-        }
+        })
     }
 
     #[inline(always)]
@@ -226,8 +256,13 @@ impl<V: Int> Shared<V> {
         let reach = mant.shl_any(octave - c(11)) | mant.shr_any(c(11) - octave);
         let reach = V::select(octave.gt(c(25)), c(FIXED_LIMIT - 1), reach);
         let eb = (octave + c(F::BIAS - 2 - self.units.exponent)).max(c(1 - F::MB));
-        let ez = (eb - c(ZONE_BINADES - 1)).max(c(0));
-        let base = eb.max(c(1)) - c(1) - ez + ez.min(c(1));
+        let first = eb.max(c(1)) - c(1);
+        let (ez, base) = if F::ZONES {
+            let ez = (eb - c(ZONE_BINADES - 1)).max(c(0));
+            (ez, first - ez + ez.min(c(1)))
+        } else {
+            (c(0), first)
+        };
         let lowest = (mu - reach).max(c(1 - FIXED_LIMIT));
         let highest = (mu + reach).min(c(FIXED_LIMIT - 1));
         let zero = c(0);
@@ -244,43 +279,45 @@ impl<V: Int> Shared<V> {
             hi: zero,
             spread: zero,
         };
-        w.lo = self.number::<F>(&w, self.rank_of_fixed::<F>(lowest));
-        w.hi = self.number::<F>(&w, self.rank_of_fixed::<F>(highest));
+        w.lo = self.number::<F>(&w, lowest);
+        w.hi = self.number::<F>(&w, highest);
         w.spread = c(self.end - 1) - (w.hi - w.lo);
         w
     }
 
-    /// `ElementFormat::rank_of_fixed`.
+    /// `ElementFormat::magnitude_of` as exponent field, at least 1, and significand: the nearest one, which may be twice the first of its
+    /// binade. Of 0 the significand is 0, the field anything.
     #[inline(always)]
-    fn rank_of_fixed<F: Format>(&self, value: V) -> V {
+    fn nearest<F: Format>(&self, v: V) -> (V, V) {
         let c = |x| self.c(x);
-        let sign = value.sar(c(31));
-        let v = (value ^ sign) - sign;
         // With a leading one in bit 31 a value is `significand * 2^e`; below the first normal e counts no further and bits fall off.
         let zeros = v.leading_zeros();
         let e = c(31 - self.units.exponent + F::BIAS) - zeros;
         let t = e.max(c(1));
-        let halves = (t - c(1)).shl(c(F::MB + 1)) + v.shl_any(zeros).shr_any(c(30 - F::MB) + (t - e));
-        let m = (halves.min(c(2 * F::MAGNITUDES - 1)) + c(1)).shr(c(1)).min(c(F::MAGNITUDES - 1));
-        V::select(v.eq(c(0)), c(0), m) ^ sign
+        let halves = v.shl_any(zeros).shr_any(c(30 - F::MB) + (t - e));
+        (t, (halves + c(1)).shr(c(1)))
     }
 
     /// `Grid::number_of_magnitude`: the cases j > MB, 0 < j <= MB and j <= 0 add up, since the terms of the others vanish; and in the
-    /// zone the sum is at most 0.
+    /// zone the sum is at most 0. Twice the first significand of a binade gives what the first of the next gives.
     #[inline(always)]
     fn number_of_magnitude<F: Format>(&self, w: &Window<V>, j: V, significand: V, k: V) -> V {
         let c = |x| self.c(x);
         let beyond = (j - c(F::MB)).max(c(0)).shl(c(F::MB));
-        (w.base + significand.shr(k) + beyond + j.min(c(0))).max(c(0))
+        let number = w.base + significand.shr(k) + beyond + j.min(c(0));
+        if F::ZONES { number.max(c(0)) } else { number }
     }
 
-    /// `Grid::number`.
+    /// `Grid::number` of `ElementFormat::rank_of_fixed`.
     #[inline(always)]
-    fn number<F: Format>(&self, w: &Window<V>, rank: V) -> V {
-        let sign = rank.sar(self.c(31));
-        let (t, significand) = self.units.binade::<F>(rank ^ sign);
+    fn number<F: Format>(&self, w: &Window<V>, value: V) -> V {
+        let c = |x| self.c(x);
+        let sign = value.sar(c(31));
+        let v = ((value ^ sign) - sign).min(c(self.largest));
+        let (t, significand) = self.nearest::<F>(v);
         let j = t - w.eb;
-        self.number_of_magnitude::<F>(w, j, significand, self.raw_bits::<F>(j)) ^ sign
+        let number = self.number_of_magnitude::<F>(w, j, significand, self.raw_bits::<F>(j));
+        V::select(v.eq(c(0)), c(0), number ^ sign)
     }
 
     #[inline(always)]
@@ -293,33 +330,48 @@ impl<V: Int> Shared<V> {
     /// Only edges inside the window matter, which lie within 2^30: nothing is cut to that as `ElementFormat::mid` does.
     #[inline(always)]
     pub(crate) fn cells<F: Format>(&self, w: &Window<V>, rank: V) -> Cells<V> {
+        let sign = rank.sar(self.c(31));
+        let (t, significand) = self.units.binade::<F>(rank ^ sign);
+        self.cells_at::<F>(w, sign, t, significand)
+    }
+
+    /// [`cells`](Self::cells) of magnitudes by exponent field and significand, or their mirror images where `sign` is -1.
+    #[inline(always)]
+    fn cells_at<F: Format>(&self, w: &Window<V>, sign: V, t: V, significand: V) -> Cells<V> {
         let c = |x| self.c(x);
-        let (sign, negative) = (rank.sar(c(31)), c(0).gt(rank));
-        let m = rank ^ sign;
-        let (t, significand) = self.units.binade::<F>(m);
+        let negative = c(0).gt(sign);
         let j = t - w.eb;
         let k = self.raw_bits::<F>(j);
         let number = self.number_of_magnitude::<F>(w, j, significand, k) ^ sign;
-        let zone = w.ez.gt(m.shr(c(F::MB)));
 
         // The outer edge is two quarters below the next cell's first, measured in the same binade.
         let (lead, ranks) = (significand.shr(k).shl(k), c(1).shl(k));
         let inner = self.units.distance::<F>(self.units.inner::<F>(lead, t), t).0;
         let outer = self.units.distance::<F>((lead + ranks).shl(c(2)) - c(2), t).0;
-        let (inner, outer) = (V::select(zone, c(0), inner), V::select(zone, w.zone_end, outer));
+        // The binade's first rank, one binade down where there are no normal codes.
+        let binade = (t - c(1)).shl(c(F::MB));
+        let mut cell = (inner, outer, lead + binade, ranks, k);
+        if F::ZONES {
+            let zone = w.ez.gt((significand + binade).shr(c(F::MB)));
+            cell = (
+                V::select(zone, c(0), cell.0),
+                V::select(zone, w.zone_end, cell.1),
+                V::select(zone, c(0), cell.2),
+                V::select(zone, w.ez.shl(c(F::MB)).min(c(F::MAGNITUDES)), cell.3),
+                V::select(zone, c(F::WIDTH - 1), cell.4),
+            );
+        }
+        let (inner, outer, first, ranks, raw_bits) = cell;
         let (inner, outer) = ((inner ^ sign) - sign, (outer ^ sign) - sign);
         let index = number - w.lo;
         let start = self.at(w, V::select(negative, outer, inner), index);
         let end = self.at(w, V::select(negative, inner, outer), index + c(1));
-
-        let ranks = V::select(zone, w.ez.shl(c(F::MB)).min(c(F::MAGNITUDES)), ranks);
-        // Ranks first..first + ranks, or their mirror images -first - ranks..-first.
-        let first = V::select(zone, c(0), m - (significand - lead));
         Cells {
             number,
+            // Ranks first..first + ranks, or their mirror images -first - ranks..-first.
             first_rank: (first ^ sign) - sign - (ranks & sign),
             ranks,
-            raw_bits: V::select(zone, c(F::WIDTH - 1), k),
+            raw_bits,
             start: V::select(number.eq(w.lo), c(0), start),
             end: V::select(number.eq(w.hi), self.upper_end(), end),
         }
@@ -384,6 +436,11 @@ impl<V: Int> Shared<V> {
         // z * MANT < 2^30.
         let away = (z * w.scale.mant).sar((c(25) - w.scale.octave).max(c(0)));
         let value = (w.mu + away).max(w.lowest).min(w.highest);
-        self.cells::<F>(w, self.rank_of_fixed::<F>(value))
+        let sign = value.sar(c(31));
+        // Zero's nearest magnitude is 1's, or a neighbour.
+        let v = ((value ^ sign) - sign).max(c(1)).min(c(self.largest));
+        let (t, significand) = self.nearest::<F>(v);
+        let carry = significand.shr(c(F::MB + 1));
+        self.cells_at::<F>(w, sign, t + carry, significand.shr(carry))
     }
 }

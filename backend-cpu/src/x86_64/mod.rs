@@ -31,10 +31,10 @@ pub(crate) use vectorised;
 macro_rules! coder {
     ($type:ty, $vector:ty, $features:literal) => {
         impl crate::coder::Coder for $type {
-            fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) {
+            fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> bool {
                 #[target_feature(enable = $features)]
-                fn body(p: $type, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) {
-                    crate::coder::symbols_any::<$vector>(p, model, codes, out);
+                fn body(p: $type, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> bool {
+                    crate::coder::symbols_any::<$vector>(p, model, codes, out)
                 }
                 // SAFETY: `self` proves that the CPU has the features; `body` is safe code.
                 unsafe { body(self, model, codes, out) }
