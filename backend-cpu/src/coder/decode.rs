@@ -5,8 +5,9 @@ use speckv_predictor::core::model::ScalarModel;
 use speckv_predictor::core::{Lanes, PlaneModel};
 
 use super::int::Int;
-use super::model::{Cells, Format, Shared, Window};
+use super::model::{Cells, Shared, Window};
 use super::scales::Scales;
+use super::units::Format;
 
 /// Steps from a guessed cell to its neighbours before a lane is left to the definition's search.
 const STEPS: usize = 2;

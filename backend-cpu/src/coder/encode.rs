@@ -5,8 +5,9 @@ use speckv_predictor::core::{LaneEncoder, PlaneModel, Symbol};
 
 use super::decode::active;
 use super::int::Int;
-use super::model::{Format, Shared};
+use super::model::Shared;
 use super::scales::Scales;
+use super::units::Format;
 
 /// Symbols of a plane whose sizes and ranges were checked, as many as `out` has room for. `false` if this cannot.
 #[inline(always)]

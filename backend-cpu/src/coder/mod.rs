@@ -10,6 +10,7 @@ pub(crate) mod pair;
 mod scales;
 #[cfg(test)]
 mod tests;
+mod units;
 
 use speckv_predictor::backend::Unit;
 use speckv_predictor::core::{ElementFormat, LaneEncoder, Lanes, PlaneModel, Result, Symbol};
@@ -74,12 +75,12 @@ pub(crate) fn symbols_any<V: Int>(
 ) -> bool {
     let zones = model::has_zones(plane);
     match plane.format {
-        ElementFormat::Bf16 => encode::price::<V, model::Bf16>(proof, plane, codes, out),
-        ElementFormat::F16 => encode::price::<V, model::F16>(proof, plane, codes, out),
-        ElementFormat::E4m3 if zones => encode::price::<V, model::E4m3>(proof, plane, codes, out),
-        ElementFormat::E4m3 => encode::price::<V, model::Flat<model::E4m3>>(proof, plane, codes, out),
-        ElementFormat::E5m2 if zones => encode::price::<V, model::E5m2>(proof, plane, codes, out),
-        ElementFormat::E5m2 => encode::price::<V, model::Flat<model::E5m2>>(proof, plane, codes, out),
+        ElementFormat::Bf16 => encode::price::<V, units::Bf16>(proof, plane, codes, out),
+        ElementFormat::F16 => encode::price::<V, units::F16>(proof, plane, codes, out),
+        ElementFormat::E4m3 if zones => encode::price::<V, units::E4m3>(proof, plane, codes, out),
+        ElementFormat::E4m3 => encode::price::<V, units::Flat<units::E4m3>>(proof, plane, codes, out),
+        ElementFormat::E5m2 if zones => encode::price::<V, units::E5m2>(proof, plane, codes, out),
+        ElementFormat::E5m2 => encode::price::<V, units::Flat<units::E5m2>>(proof, plane, codes, out),
     }
 }
 
@@ -92,22 +93,22 @@ pub(crate) fn decode_any<V: Int>(
 ) -> bool {
     let zones = model::has_zones(plane);
     match plane.format {
-        ElementFormat::Bf16 => decode::plane::<V, model::Bf16>(proof, plane, lanes, out),
-        ElementFormat::F16 => decode::plane::<V, model::F16>(proof, plane, lanes, out),
-        ElementFormat::E4m3 if zones => decode::plane::<V, model::E4m3>(proof, plane, lanes, out),
-        ElementFormat::E4m3 => decode::plane::<V, model::Flat<model::E4m3>>(proof, plane, lanes, out),
-        ElementFormat::E5m2 if zones => decode::plane::<V, model::E5m2>(proof, plane, lanes, out),
-        ElementFormat::E5m2 => decode::plane::<V, model::Flat<model::E5m2>>(proof, plane, lanes, out),
+        ElementFormat::Bf16 => decode::plane::<V, units::Bf16>(proof, plane, lanes, out),
+        ElementFormat::F16 => decode::plane::<V, units::F16>(proof, plane, lanes, out),
+        ElementFormat::E4m3 if zones => decode::plane::<V, units::E4m3>(proof, plane, lanes, out),
+        ElementFormat::E4m3 => decode::plane::<V, units::Flat<units::E4m3>>(proof, plane, lanes, out),
+        ElementFormat::E5m2 if zones => decode::plane::<V, units::E5m2>(proof, plane, lanes, out),
+        ElementFormat::E5m2 => decode::plane::<V, units::Flat<units::E5m2>>(proof, plane, lanes, out),
     }
 }
 
 #[inline(always)]
 pub(crate) fn observe_any<V: Int>(proof: V::Proof, plane: &observe::Plane<'_>, rows: observe::Rows<'_>) {
     match plane.format {
-        ElementFormat::Bf16 => observe::rows::<V, model::Bf16>(proof, plane, rows),
-        ElementFormat::F16 => observe::rows::<V, model::F16>(proof, plane, rows),
-        ElementFormat::E4m3 => observe::rows::<V, model::E4m3>(proof, plane, rows),
-        ElementFormat::E5m2 => observe::rows::<V, model::E5m2>(proof, plane, rows),
+        ElementFormat::Bf16 => observe::rows::<V, units::Bf16>(proof, plane, rows),
+        ElementFormat::F16 => observe::rows::<V, units::F16>(proof, plane, rows),
+        ElementFormat::E4m3 => observe::rows::<V, units::E4m3>(proof, plane, rows),
+        ElementFormat::E5m2 => observe::rows::<V, units::E5m2>(proof, plane, rows),
     }
 }
 

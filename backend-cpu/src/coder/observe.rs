@@ -8,7 +8,7 @@ use speckv_predictor::portable::coding::Shrink;
 use speckv_predictor::tables::Tables;
 
 use super::int::Int;
-use super::model::{Format, Units};
+use super::units::{Format, Units};
 
 /// The tables of the definition in a form that fits registers.
 #[derive(Clone, Debug)]
