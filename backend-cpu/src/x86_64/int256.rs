@@ -211,10 +211,12 @@ impl Int for I256 {
 
     #[inline(always)]
     fn lookup64(self, table: &[u32; 64]) -> (I256, I256) {
-        // SAFETY: `self` proves AVX2; the mask keeps every place within the table.
+        let mut at = [0; 8];
+        self.store(&mut at);
+        let pairs = at.map(|at| table[(at & 63) as usize]);
+        // SAFETY: `self` proves AVX2, and eight pairs are there.
         unsafe {
-            let at = _mm256_and_si256(self.0, _mm256_set1_epi32(63));
-            let x = _mm256_i32gather_epi32::<4>(table.as_ptr().cast(), at);
+            let x = _mm256_loadu_si256(pairs.as_ptr().cast());
             (I256(_mm256_blend_epi16(x, _mm256_setzero_si256(), 0xAA)), I256(_mm256_srli_epi32(x, 16)))
         }
     }
