@@ -141,7 +141,7 @@ impl Shape {
         let significand = tail << tail.leading_zeros();
         let at = (tail.ilog2() << 2 | (significand >> 29 & 3)) & 63;
         let (z, fall) = self.guesses[at as usize];
-        let z = (u32::from(z) - (u32::from(fall) * (significand >> 21 & 255) >> 8)) as i32;
+        let z = (u32::from(z) - ((u32::from(fall) * (significand >> 21 & 255)) >> 8)) as i32;
         if upper { z } else { -z }
     }
 

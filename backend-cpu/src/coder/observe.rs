@@ -33,17 +33,15 @@ impl Observer {
             }
             low
         };
-        let mut steps = [[0; 16]; 3];
-        for i in 0..16 {
+        let steps: [[i32; 3]; 16] = std::array::from_fn(|i| {
             let (from, end) = (0x10000 + 0x1000 * i as i32, 0x11000 + 0x1000 * i as i32);
             let value = log(from);
             assert!(log(end - 1) <= value + 2, "a logarithm climbs 1.5 sixteenths in a sixteenth");
-            [steps[0][i], steps[1][i], steps[2][i]] =
-                [value, first(from, end, value + 1), first(from, end, value + 2)];
-        }
+            [value, first(from, end, value + 1), first(from, end, value + 2)]
+        });
         let factor = |t: usize| shrink.factors()[t] as u16;
         let half = |from: usize| std::array::from_fn(|i| (factor(from + 2 * i), factor(from + 2 * i + 1)));
-        Observer { log: steps, shrink: [half(0), half(128)] }
+        Observer { log: [0, 1, 2].map(|k| steps.map(|s| s[k])), shrink: [half(0), half(128)] }
     }
 }
 
