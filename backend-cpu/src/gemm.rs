@@ -16,7 +16,7 @@ use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::gemm::row_scale;
 
 use crate::aligned::Aligned;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::kernel::Line8;
 use crate::kernel::{Kernel, Left, Line, Line16, digit};
 use crate::vector::{Columns, NEVER, Vector};
@@ -215,7 +215,7 @@ pub struct Matrix {
 #[derive(Clone, Debug)]
 pub(crate) enum Packed {
     /// int8 digits.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     Bytes(Panels<Line8>),
     /// Digits in 16 bits.
     Pairs(Panels<Line16>),
@@ -246,7 +246,7 @@ macro_rules! packed_line {
         }
     };
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 packed_line!(Line8, Bytes);
 packed_line!(Line16, Pairs);
 

@@ -3,7 +3,7 @@
 use speckv_predictor::data::Digits;
 
 /// 16 outputs x 4 inputs of int8 digits.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Line8(pub [i8; 64]);
@@ -23,7 +23,7 @@ pub(crate) trait Line: Copy + Send + Sync {
     fn set(&mut self, o: usize, i: usize, digit: i16);
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 impl Line for Line8 {
     const INPUTS: usize = 4;
     const ZERO: Line8 = Line8([0; 64]);
@@ -58,7 +58,7 @@ impl Left for u8 {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 impl Left for i8 {
     #[inline(always)]
     fn from_digit(digit: i16) -> i8 {

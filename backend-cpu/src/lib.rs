@@ -12,6 +12,8 @@
 //! assert_eq!(CpuBackend::forced(Path::Scalar).unwrap().name(), "cpu/scalar");
 //! ```
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod aligned;
 mod attention;
 mod coder;
@@ -33,6 +35,8 @@ use speckv_predictor::data::{Ints, Rows, Weights};
 use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::Portable;
 
+#[cfg(target_arch = "aarch64")]
+use aarch64::neon::{Narrow, Wide};
 use coder::observe::Observer;
 pub use gemm::Matrix;
 use path::Isa;
@@ -80,6 +84,11 @@ macro_rules! dispatch {
                 let ($kernel, $few, $wide) = (Tiles(proof), Narrow(vnni), Wide(vnni));
                 $call
             }
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(proof) => {
+                let ($kernel, $few, $wide) = (Narrow(proof), Narrow(proof), Wide(proof));
+                $call
+            }
         }
     };
 }
@@ -101,6 +110,8 @@ macro_rules! coding {
                 let $coder = proof.avx512vnni();
                 $call
             }
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon($coder) => $call,
         }
     };
 }

@@ -17,11 +17,13 @@ pub enum Path {
     Avx512Vnni,
     /// What `Avx512Vnni` has, and tiles for products: `tdpbssd`, 16 x 64 by 64 x 16 int8 digits.
     Amx,
+    /// AArch64 with NEON and `sdot`: four int8 products a lane.
+    Neon,
 }
 
 impl Path {
-    /// All paths, slowest first.
-    pub const ALL: [Path; 4] = [Path::Scalar, Path::Avx2, Path::Avx512Vnni, Path::Amx];
+    /// All paths, of each architecture the slowest first.
+    pub const ALL: [Path; 5] = [Path::Scalar, Path::Avx2, Path::Avx512Vnni, Path::Amx, Path::Neon];
 
     /// The name, as [`VARIABLE`] takes it.
     pub const fn name(self) -> &'static str {
@@ -30,6 +32,7 @@ impl Path {
             Path::Avx2 => "avx2",
             Path::Avx512Vnni => "avx512vnni",
             Path::Amx => "amx",
+            Path::Neon => "neon",
         }
     }
 
@@ -48,6 +51,7 @@ impl Path {
             Path::Avx2 => x86::missing_avx2(),
             Path::Avx512Vnni => x86::missing_avx512vnni(),
             Path::Amx => x86::missing_amx(),
+            Path::Neon => arm::missing_neon(),
         }
     }
 
@@ -115,6 +119,8 @@ pub(crate) enum Isa {
     Avx512Vnni(x86::HasAvx512Vnni),
     #[cfg(target_arch = "x86_64")]
     Amx(x86::HasAmx),
+    #[cfg(target_arch = "aarch64")]
+    Neon(arm::HasNeon),
 }
 
 impl Isa {
@@ -132,7 +138,8 @@ impl Isa {
             Path::Avx512Vnni => Isa::Avx512Vnni(x86::HasAvx512Vnni(())),
             #[cfg(target_arch = "x86_64")]
             Path::Amx => Isa::Amx(x86::HasAmx(x86::HasAvx512Vnni(()))),
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon => Isa::Neon(arm::HasNeon(())),
             _ => unreachable!("missing() named the architecture"),
         })
     }
@@ -147,6 +154,8 @@ impl Isa {
             Isa::Avx512Vnni(_) => Path::Avx512Vnni,
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(_) => Path::Amx,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => Path::Neon,
         }
     }
 }
@@ -205,4 +214,28 @@ mod x86 {
 
     pub(super) use missing_avx2 as missing_avx512vnni;
     pub(super) use missing_avx2 as missing_amx;
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod arm {
+    /// Proof that the CPU (and the operating system) can run NEON and its dot products, in little-endian order.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct HasNeon(pub(super) ());
+
+    pub(super) fn missing_neon() -> Vec<&'static str> {
+        let found = [
+            ("neon", std::arch::is_aarch64_feature_detected!("neon")),
+            ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
+            // Vectors are loaded from arrays of smaller numbers.
+            ("little-endian order", cfg!(target_endian = "little")),
+        ];
+        found.iter().filter(|(_, has)| !has).map(|(name, _)| *name).collect()
+    }
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+mod arm {
+    pub(super) fn missing_neon() -> Vec<&'static str> {
+        vec!["aarch64"]
+    }
 }

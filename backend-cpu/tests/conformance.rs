@@ -46,7 +46,11 @@ fn names() {
     assert_eq!(Path::from_name("mmx"), None);
     assert!(Path::Scalar.is_available());
     let error = Error::Unknown("mmx".into()).to_string();
-    assert_eq!(error, r#"unknown CPU path "mmx" (known: scalar, avx2, avx512vnni, amx)"#);
+    assert_eq!(error, r#"unknown CPU path "mmx" (known: scalar, avx2, avx512vnni, amx, neon)"#);
+    let (foreign, lacks) =
+        if cfg!(target_arch = "aarch64") { (Path::Avx2, "x86-64") } else { (Path::Neon, "aarch64") };
+    let error = CpuBackend::forced(foreign).expect_err("a path of another architecture").to_string();
+    assert_eq!(error, format!("CPU path {foreign} is not available: this CPU lacks {lacks}"));
     for path in Path::ALL.into_iter().filter(|p| !p.is_available()) {
         let Err(Error::Unavailable { path: refused, missing }) = CpuBackend::forced(path) else {
             panic!("{path} is not available and must be refused");

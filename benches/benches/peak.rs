@@ -24,7 +24,7 @@ pub fn of(path: Path) -> Option<(u64, Loop)> {
     }
 }
 
-/// Other architectures have no path but the scalar one.
+/// Instructions of other architectures are not measured.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn of(_: Path) -> Option<(u64, Loop)> {
     None

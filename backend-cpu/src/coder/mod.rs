@@ -12,6 +12,8 @@
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod int;
+#[cfg(test)]
+mod int_tests;
 pub(crate) mod model;
 pub(crate) mod observe;
 pub(crate) mod pair;

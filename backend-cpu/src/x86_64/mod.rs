@@ -1,10 +1,10 @@
-//! Kernels for x86-64: the only unsafe code of this crate. A proof from [`path`](crate::path) is what makes each call sound.
+//! Kernels for x86-64. Only they and those for AArch64 are unsafe code. A proof from [`path`](crate::path) is what makes each call sound.
 
 pub(crate) mod amx;
 pub(crate) mod avx2;
 pub(crate) mod avx512vnni;
-mod int256;
-mod int512;
+pub(crate) mod int256;
+pub(crate) mod int512;
 
 /// Implements [`Vector`](crate::vector::Vector) for a type whose values prove the features, as the bodies of `vector.rs` compiled with them.
 macro_rules! vectorised {
