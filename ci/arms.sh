@@ -17,11 +17,12 @@ declare -A needs=(
     [avx2]="avx2"
     [avx512vnni]="avx2 avx512f avx512bw avx512dq avx512vl avx512_vnni"
     [amx]="avx2 avx512f avx512bw avx512dq avx512vl avx512_vnni amx_tile amx_int8"
+    [neon]="asimd asimddp"
 )
-paths=(scalar avx2 avx512vnni amx)
+paths=(scalar avx2 avx512vnni amx neon)
 
 flags=
-[[ ! -r /proc/cpuinfo ]] || flags=" $(awk -F: '/^flags/ { print $2; exit }' /proc/cpuinfo) "
+[[ ! -r /proc/cpuinfo ]] || flags=" $(awk -F: '/^(flags|Features)/ { print $2; exit }' /proc/cpuinfo) "
 
 conformance() { # conformance NAME CARGO_ARGUMENTS...
     local name=$1
