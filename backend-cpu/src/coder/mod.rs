@@ -7,6 +7,7 @@
 //! | --- | --- | --- | --- |
 //! | `scalar` | one integer | memory | 197, 83; with pairs no faster: it is bound by operations, not by waiting |
 //! | `avx2` | four of eight, a row of 32 | memory, lane by lane | 27, 18; one vector at a time 44, 21; `vpgatherdd` 28, 17, and far slower where microcode has patched it |
+//! | `neon` | two of four | memory, lane by lane | 169 instructions a scalar to decode; one vector 166, four 196 (counted under emulation) |
 //! | `avx512vnni`, `amx` | two of 16, a row of 32 | registers, by `vpermi2w` | 12, 9; one vector at a time 20 to decode |
 
 pub(crate) mod decode;
