@@ -5,12 +5,12 @@ use rayon::prelude::*;
 use speckv_predictor::backend::Attention;
 use speckv_predictor::data::{Digits, Ints, Rows};
 use speckv_predictor::fixed::Scale;
-use speckv_predictor::portable::attention::{BLOCK, FAR, align, block_exponent, value_factor};
-use speckv_predictor::tables::Tables;
+use speckv_predictor::portable::attention::{BLOCK, FAR, align, value_factor};
 
+use crate::aligned::Aligned;
 use crate::gemm::{Panels, Plane, Scales};
 use crate::kernel::{Kernel, Left, Line16};
-use crate::vector::Vector;
+use crate::vector::{Exp2, Lookup, Vector};
 
 /// Query rows of a task: they share each panel of keys and values.
 const QUERIES: usize = 12;
@@ -42,11 +42,11 @@ pub(crate) fn run<N, W>(
     values: &Rows,
     start: usize,
     how: &Attention,
-    tables: &Tables,
+    exp2: &Exp2,
 ) -> Ints
 where
     N: Kernel + Vector,
-    W: Kernel<A = i16, Line = Line16> + Vector,
+    W: Kernel<A = i16, Line = Line16> + Vector + Lookup,
 {
     let mut out = Ints::zeros(query.rows, query.cols);
     if query.rows == 0 || query.cols == 0 {
@@ -89,12 +89,21 @@ where
         }
         tasks.extend(pieces.into_iter().enumerate().map(|(head, pieces)| (b * QUERIES, head, pieces)));
     }
-    let exp2: &[i32; 257] = tables.exp2[..].try_into().expect("257 entries");
-    tasks.into_par_iter().for_each(|(t, head, mut out)| {
+    let (inputs, wide) = (heads[0].keys.padded() * digits(query).count(), hd.next_multiple_of(W::NR));
+    let scratch = || Scratch {
+        acc: Aligned::new(0, 3 * QUERIES * N::NR.max(W::NR)),
+        left: Aligned::new(N::A::from_digit(0), QUERIES * inputs),
+        products: Aligned::new(0, QUERIES * BLOCK),
+        weights: Aligned::new(0, QUERIES * end.next_multiple_of(BLOCK)),
+        block_sums: vec![(0, 0); QUERIES * end.div_ceil(BLOCK)],
+        numerators: Aligned::new(0, QUERIES * wide),
+    };
+    tasks.into_par_iter().for_each_init(scratch, |scratch, (t, head, mut out)| {
         let kv = &heads[head * nk / how.heads];
-        let totals = block(scores, sums, query, t, head, out.len(), kv, start + t, how, exp2);
-        let wide = hd.next_multiple_of(W::NR);
-        for ((out, totals), denominator) in out.iter_mut().zip(totals.0.chunks_exact(wide)).zip(totals.1) {
+        let denominators = block(scores, sums, query, t, head, out.len(), kv, start + t, how, exp2, scratch);
+        for ((out, totals), denominator) in
+            out.iter_mut().zip(scratch.numerators.chunks_exact(wide)).zip(denominators)
+        {
             let top = denominator.ilog2() as i32 - 30;
             let place = if top >= 0 { denominator >> top } else { denominator << -top };
             let fold = values.digits.bits() as i32 - 1;
@@ -105,7 +114,23 @@ where
     out
 }
 
-/// Numerators (rows x padded dimensions) and denominators of a block of queries of one head, the first at `position`.
+/// What a thread computes in, task after task; of fewer than [`QUERIES`] rows, the first ones.
+struct Scratch<A> {
+    /// Sums of products as kernels leave them.
+    acc: Aligned<i32>,
+    /// Queries' digits, one plane after another.
+    left: Aligned<A>,
+    /// Queries x keys of a block.
+    products: Aligned<i32>,
+    /// Blocks x queries x keys of the block.
+    weights: Aligned<i16>,
+    /// Blocks x queries: the octave that the block is weighed against, the sum of its weights.
+    block_sums: Vec<(i32, i64)>,
+    /// Queries x padded dimensions.
+    numerators: Aligned<i64>,
+}
+
+/// Denominators of a block of queries of one head, the first at `position`; their numerators are left in `scratch`.
 #[allow(clippy::too_many_arguments)]
 fn block<N, W>(
     scores: N,
@@ -117,88 +142,89 @@ fn block<N, W>(
     kv: &Head<N::Line>,
     position: usize,
     how: &Attention,
-    exp2: &[i32; 257],
-) -> (Vec<i64>, Vec<i64>)
+    exp2: &Exp2,
+    scratch: &mut Scratch<N::A>,
+) -> [i64; QUERIES]
 where
     N: Kernel + Vector,
-    W: Kernel<A = i16, Line = Line16> + Vector,
+    W: Kernel<A = i16, Line = Line16> + Vector + Lookup,
 {
+    const { assert!(BLOCK.is_multiple_of(N::NR), "panels do not straddle blocks") };
+    let Scratch { acc, left, products, weights, block_sums, numerators } = scratch;
     let hd = how.head_dim;
     let digits = digits(query);
     let (end, stride) = (position + rows, kv.keys.padded());
-    let (blocks, width) = (end.div_ceil(BLOCK), end.next_multiple_of(BLOCK));
     let shift = query.product_shift(kv.key_digits);
     let plane = rows * stride;
-    let mut acc = vec![0i32; 3 * rows * N::NR.max(W::NR)];
-
-    // Scores of all keys, row by row.
-    let mut packed = vec![N::A::from_digit(0); digits.count() * plane];
-    for (i, out) in packed.chunks_exact_mut(stride).enumerate() {
+    let left = &mut left[..digits.count() * plane];
+    for (i, out) in left.chunks_exact_mut(stride).enumerate() {
         let (d, r) = (i / rows, i % rows);
         scores.pack(&query.values[(first + r) * query.cols + head * hd..][..hd], digits, d, out);
     }
-    let scales: Vec<Scale> =
-        (0..rows).map(|r| query.scales[(first + r) * how.heads + head].shifted(16 + shift as i32)).collect();
-    let left: Vec<_> =
-        packed.chunks_exact(plane).map(|digits| Plane { digits, stride, inputs: stride }).collect();
-    let mut all = vec![0i32; rows * width];
-    for p in 0..end.div_ceil(N::NR) {
-        kv.keys.products(scores, &left, rows, p, shift, &mut acc);
-        let columns = kv.key_scales.from(p * N::NR);
-        for (r, (acc, scale)) in acc.chunks_exact(N::NR).zip(&scales).enumerate() {
-            scores.finish(acc, *scale, columns, false, &mut all[r * width + p * N::NR..][..N::NR]);
-        }
+    let planes = left.chunks_exact(plane).map(|digits| Plane { digits, stride, inputs: stride });
+    let planes: Vec<_> = planes.collect();
+    let mut scales = [Scale::ZERO; QUERIES];
+    for (r, scale) in scales[..rows].iter_mut().enumerate() {
+        *scale = query.scales[(first + r) * how.heads + head].shifted(16 + shift as i32);
     }
 
-    // The octave above each block's maximum and above each row's.
-    let mut exponents = vec![0i32; rows * blocks];
-    let mut tops = vec![i32::MIN; rows];
-    for r in 0..rows {
-        let row = &all[r * width..][..position + r + 1];
-        for (e, scores) in exponents[r * blocks..].iter_mut().zip(row.chunks(BLOCK)) {
-            *e = block_exponent(sums.greatest(scores));
-            tops[r] = tops[r].max(*e);
+    // Weights of all keys, each block's in its own octave.
+    let mut tops = [i32::MIN; QUERIES];
+    for b in 0..end.div_ceil(BLOCK) {
+        let keys = b * BLOCK..end.min((b + 1) * BLOCK);
+        for p in 0..keys.len().div_ceil(N::NR) {
+            kv.keys.products(scores, &planes, rows, keys.start / N::NR + p, shift, acc);
+            for (acc, row) in acc.chunks_exact(N::NR).zip(products.chunks_exact_mut(BLOCK)).take(rows) {
+                row[p * N::NR..][..N::NR].copy_from_slice(acc);
+            }
+        }
+        let (columns, factors) = (kv.key_scales.from(keys.start), &kv.factors[keys.start..]);
+        for r in 0..rows {
+            let seen = (position + r + 1).saturating_sub(keys.start).min(BLOCK);
+            if seen > 0 {
+                let out = &mut weights.as_chunks_mut::<BLOCK>().0[b * QUERIES + r];
+                let (octave, sum) =
+                    sums.weigh(&products[r * BLOCK..][..seen], scales[r], columns, factors, exp2, out);
+                block_sums[b * QUERIES + r] = (octave, sum);
+                tops[r] = tops[r].max(octave);
+            }
         }
     }
 
     let wide = hd.next_multiple_of(W::NR);
-    let (mut totals, mut denominators) = (vec![0i64; rows * wide], vec![0i64; rows]);
-    let mut weights = vec![0i16; rows * BLOCK];
-    let mut octaves = vec![None; rows];
-    for b in 0..blocks {
+    let mut denominators = [0; QUERIES];
+    numerators[..rows * wide].fill(0);
+    for b in 0..end.div_ceil(BLOCK) {
+        // Octaves below the row's greatest. Weights of rows left out are anything, and so are their sums.
+        let mut octaves = [None; QUERIES];
         for r in 0..rows {
-            let seen = (position + r + 1).saturating_sub(b * BLOCK).min(BLOCK);
-            let exponent = exponents[r * blocks + b];
-            let weights = &mut weights[r * BLOCK..][..BLOCK];
-            octaves[r] = (seen > 0 && tops[r] - exponent <= FAR).then(|| (tops[r] - exponent) as u32);
-            let seen = if octaves[r].is_some() { seen } else { 0 };
-            weights[seen..].fill(0);
-            if let Some(octaves) = octaves[r] {
-                let row = &all[r * width + b * BLOCK..][..seen];
-                let sum = sums.weigh(row, exponent, &kv.factors[b * BLOCK..], exp2, weights);
-                denominators[r] += align(sum, octaves as i32);
+            let (octave, sum) = block_sums[b * QUERIES + r];
+            if position + r >= b * BLOCK && tops[r] - octave <= FAR {
+                octaves[r] = Some((tops[r] - octave) as u32);
+                denominators[r] += align(sum, tops[r] - octave);
             }
         }
         if octaves.iter().all(Option::is_none) {
             continue;
         }
+        let weights = &weights[b * QUERIES * BLOCK..];
         for p in 0..wide / W::NR {
             let size = rows * W::NR;
             let digits = kv.values.digits().count();
             let acc = &mut acc[..digits * size];
             acc.fill(0);
             for (d, acc) in acc.chunks_exact_mut(size).enumerate() {
-                sums.tiles(&weights, BLOCK, rows, kv.values.inputs(p, d, b * BLOCK..(b + 1) * BLOCK), acc);
+                sums.tiles(weights, BLOCK, rows, kv.values.inputs(p, d, b * BLOCK..(b + 1) * BLOCK), acc);
             }
             let (low, high) = acc.split_at(size);
-            for (r, octaves) in octaves.iter().enumerate() {
+            for (r, octaves) in octaves[..rows].iter().enumerate() {
                 if let Some(octaves) = octaves {
                     let at = r * W::NR..(r + 1) * W::NR;
                     let high = if high.is_empty() { high } else { &high[at.clone()] };
-                    sums.accumulate(&mut totals[r * wide + p * W::NR..][..W::NR], &low[at], high, *octaves);
+                    sums.accumulate(&mut numerators[r * wide + p * W::NR..][..W::NR], &low[at], high, *octaves);
                 }
             }
         }
     }
-    (totals, denominators)
+    denominators
 }

@@ -113,14 +113,22 @@ impl<L: Line> Panels<L> {
         let rows = rows.next_multiple_of(K::ROWS);
         let (size, orders) = (rows * K::NR, left.len() + self.digits.count() - 1);
         let acc = &mut acc[..orders * size];
-        acc.fill(0);
         for (d, left) in left.iter().enumerate() {
             for w in 0..self.digits.count() {
                 let acc = &mut acc[(d + w) * size..][..size];
                 let lines = &self.panel(panel, w)[..left.inputs / L::INPUTS * self.width];
                 let whole = left.inputs == self.padded();
+                let start = &self.start[(panel * self.digits.count() + w) * K::NR..][..K::NR];
+                let first = d == 0 || w + 1 == self.digits.count();
+                if first && K::OFFSET != 0 && whole {
+                    acc.chunks_exact_mut(K::NR).for_each(|row| row.copy_from_slice(start));
+                } else if first {
+                    acc.fill(0);
+                }
                 if K::OFFSET != 0 && whole {
-                    add_to_rows(acc, &self.start[(panel * self.digits.count() + w) * K::NR..][..K::NR]);
+                    if !first {
+                        add_to_rows(acc, start);
+                    }
                 } else if K::OFFSET != 0 {
                     let mut start = vec![0; K::NR];
                     kernel.tile(&vec![K::A::from_digit(0); left.inputs], left.inputs, 1, lines, &mut start);

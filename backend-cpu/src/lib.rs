@@ -42,6 +42,7 @@ pub use gemm::Matrix;
 use path::Isa;
 pub use path::{Error, Path, VARIABLE};
 use scalar::Scalar;
+use vector::Exp2;
 #[cfg(target_arch = "x86_64")]
 use x86_64::amx::Tiles;
 #[cfg(target_arch = "x86_64")]
@@ -54,6 +55,7 @@ pub struct CpuBackend {
     name: String,
     portable: Portable,
     observer: Observer,
+    exp2: Exp2,
 }
 
 /// Runs `$call` with `$kernel` bound to the path's kernel for int8 products.
@@ -127,7 +129,8 @@ impl CpuBackend {
     pub fn forced(path: Path) -> Result<CpuBackend, Error> {
         let portable = Portable::new();
         let observer = Observer::new(portable.tables(), portable.shrink());
-        Ok(CpuBackend { isa: Isa::new(path)?, name: format!("cpu/{path}"), portable, observer })
+        let exp2 = Exp2::new(portable.tables());
+        Ok(CpuBackend { isa: Isa::new(path)?, name: format!("cpu/{path}"), portable, observer, exp2 })
     }
 
     /// The path that the environment variable [`VARIABLE`] names; [`CpuBackend::best`] if it is not set.
@@ -210,9 +213,8 @@ impl Backend for CpuBackend {
     }
 
     fn attention(&self, query: &Rows, keys: &Rows, values: &Rows, start: usize, how: &Attention) -> Ints {
-        let tables = self.portable.tables();
         dispatch!(self.isa, |_many, few, wide| attention::run(
-            few, wide, query, keys, values, start, how, tables
+            few, wide, query, keys, values, start, how, &self.exp2
         ))
     }
 

@@ -6,6 +6,8 @@
 
 use speckv_predictor::backend::Silu;
 use speckv_predictor::fixed::{LIMIT, Scale, saturate, shift_round};
+use speckv_predictor::portable::attention::{BLOCK, block_exponent};
+use speckv_predictor::tables::Tables;
 
 /// Scales (and bias) of a run of outputs, as columns of numbers.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +32,6 @@ macro_rules! operations {
             $($arg)*
             fn combine(low: &mut [i32], middle: &[i32], high: &[i32], shift: u32);
             fn finish(acc: &[i32], row: Scale, columns: Columns<'_>, add: bool, out: &mut [i32]);
-            fn greatest(x: &[i32]) -> i32;
-            fn weigh(scores: &[i32], exponent: i32, factors: &[i32], exp2: &[i32; 257], out: &mut [i16]) -> i64;
             fn accumulate(totals: &mut [i64], low: &[i32], high: &[i32], octaves: u32);
             fn divide(totals: &[i64], lift: i32, fold: i32, recip: i64, shift: i32, out: &mut [i32]);
             fn amax(x: &[i32]) -> u32;
@@ -46,23 +46,42 @@ macro_rules! operations {
 }
 pub(crate) use operations;
 
+/// [`operations`] that are mostly table look-ups, for which a path may have something better than what compilers make of loops.
+macro_rules! lookups {
+    ($then:ident $(, $arg:tt)*) => {
+        $then! {
+            $($arg)*
+            fn weigh(
+                products: &[i32],
+                row: Scale,
+                columns: Columns<'_>,
+                factors: &[i32],
+                exp2: &Exp2,
+                out: &mut [i16; BLOCK],
+            ) -> (i32, i64);
+        }
+    };
+}
+pub(crate) use lookups;
+
 macro_rules! declare {
-    ($(fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
-        /// The operations of this file on one path. A value is the proof that the path can run.
+    ({ $trait:ident } $(fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
+        /// Operations of this file on one path. A value is the proof that the path can run.
         #[allow(clippy::too_many_arguments)]
-        pub(crate) trait Vector: Copy + Send + Sync {
+        pub(crate) trait $trait: Copy + Send + Sync {
             $(fn $name(self, $($arg: $ty),*) $(-> $ret)?;)*
         }
 
         #[allow(clippy::too_many_arguments)]
-        impl Vector for crate::scalar::Scalar {
+        impl $trait for crate::scalar::Scalar {
             $(fn $name(self, $($arg: $ty),*) $(-> $ret)? {
                 $name($($arg),*)
             })*
         }
     };
 }
-operations!(declare);
+operations!(declare, { Vector });
+lookups!(declare, { Lookup });
 
 /// `low = round_sum(low + 256 middle + 65536 high, shift)`: the digits of a product, put together. `middle` and `high` may be empty.
 #[inline(always)]
@@ -133,24 +152,51 @@ fn bounded_sum(a: i32, b: i32) -> i32 {
     a.wrapping_add(b).clamp(-LIMIT, LIMIT)
 }
 
-/// The greatest value; `i32::MIN` of none.
-#[inline(always)]
-pub(crate) fn greatest(x: &[i32]) -> i32 {
-    x.iter().fold(i32::MIN, |m, v| m.max(*v))
+/// [`Tables::exp2`] as loops like it, and in 16-bit pieces for paths that keep tables in registers.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+pub(crate) struct Exp2 {
+    /// Low and high halves of an entry, then of its distance to the next one.
+    pub pieces: [[u16; 256]; 4],
+    /// All entries.
+    pub entries: [i32; 257],
 }
 
-/// Attention weights of one block: `exp2` of scores below `exponent` octaves, times the values' factors (two digits). Returns the sum of
-/// the weights before factors.
+impl Exp2 {
+    /// From the definition's table.
+    pub(crate) fn new(tables: &Tables) -> Exp2 {
+        let entries: [i32; 257] = tables.exp2[..].try_into().expect("257 entries");
+        let piece = |x: i32, i: usize| (x as u32 >> (16 * (i % 2))) as u16;
+        let whole = |i: usize, at: usize| if i < 2 { entries[at] } else { entries[at] - entries[at + 1] };
+        let pieces = std::array::from_fn(|i| std::array::from_fn(|at| piece(whole(i, at), i)));
+        Exp2 { pieces, entries }
+    }
+}
+
+/// Attention weights of the keys of a block: their scores by [`finish`] of products; `exp2` of scores below the octave above the greatest;
+/// times the values' factors (two digits). Products stop at the query's own position; at least one, and weights behind them are zero.
+/// Returns that octave, and the sum of the weights before factors.
 #[inline(always)]
 pub(crate) fn weigh(
-    scores: &[i32],
-    exponent: i32,
+    products: &[i32],
+    row: Scale,
+    columns: Columns<'_>,
     factors: &[i32],
-    exp2: &[i32; 257],
-    out: &mut [i16],
-) -> i64 {
-    let n = scores.len();
-    let (factors, out) = (&factors[..n], &mut out[..n]);
+    exp2: &Exp2,
+    out: &mut [i16; BLOCK],
+) -> (i32, i64) {
+    let n = products.len();
+    let mut scores = [0; BLOCK];
+    let scores = &mut scores[..n];
+    finish(products, row, columns, false, scores);
+    let mut greatest = i32::MIN;
+    for score in scores.iter() {
+        greatest = greatest.max(*score);
+    }
+    let exponent = block_exponent(greatest);
+    let (out, rest) = out.split_at_mut(n);
+    rest.fill(0);
+    let (factors, exp2) = (&factors[..n], &exp2.entries);
     let mut sum = 0i32;
     for i in 0..n {
         let x = (exponent << 16).wrapping_sub(scores[i]) as u32;
@@ -167,7 +213,7 @@ pub(crate) fn weigh(
         // 2^16 * 16319 + 2^14 < 2^31.
         out[i] = (v.wrapping_mul(factors[i]).wrapping_add(1 << 14) >> 15) as i16;
     }
-    sum as i64
+    (exponent, sum as i64)
 }
 
 /// [`attention::align`](speckv_predictor::portable::attention::align) of block sums `low + 256 high`, added to `totals`; `high` may be empty.

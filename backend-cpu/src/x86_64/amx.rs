@@ -20,7 +20,7 @@ use crate::x86_64::{packing, vectorised};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tiles(pub HasAmx);
 
-operations!(vectorised, { Tiles, "avx2,avx512f,avx512bw,avx512dq,avx512vl" });
+operations!(vectorised, { Vector, Tiles, "avx2,avx512f,avx512bw,avx512dq,avx512vl" });
 
 /// Blocks of 16 outputs in a panel.
 const LINES: usize = 4;

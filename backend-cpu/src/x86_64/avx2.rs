@@ -5,16 +5,18 @@ use core::arch::x86_64::*;
 use speckv_predictor::backend::{Silu, Unit};
 use speckv_predictor::core::{LaneEncoder, Lanes, PlaneModel, Symbol};
 use speckv_predictor::fixed::Scale;
+use speckv_predictor::portable::attention::BLOCK;
 
 use crate::coder::observe::{Plane, Rows};
 use crate::coder::pair::Pair;
 use crate::kernel::{Kernel, Line16};
 use crate::path::x86::HasAvx2;
-use crate::vector::{Columns, operations};
+use crate::vector::{Columns, Exp2, lookups, operations};
 use crate::x86_64::int256::I256;
 use crate::x86_64::{coder, packing, vectorised};
 
-operations!(vectorised, { HasAvx2, "avx2" });
+operations!(vectorised, { Vector, HasAvx2, "avx2" });
+lookups!(vectorised, { Lookup, HasAvx2, "avx2" });
 coder!(HasAvx2, Pair<Pair<I256>>, "avx2,popcnt");
 
 impl Kernel for HasAvx2 {

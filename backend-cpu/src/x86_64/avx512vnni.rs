@@ -23,9 +23,9 @@ pub(crate) struct Narrow(pub HasAvx512Vnni);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wide(pub HasAvx512Vnni);
 
-operations!(vectorised, { Narrow, "avx2,avx512f,avx512bw,avx512dq,avx512vl" });
+operations!(vectorised, { Vector, Narrow, "avx2,avx512f,avx512bw,avx512dq,avx512vl" });
 coder!(HasAvx512Vnni, Pair<I512>, "avx2,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl");
-operations!(vectorised, { Wide, "avx2,avx512f,avx512bw,avx512dq,avx512vl" });
+operations!(vectorised, { Vector, Wide, "avx2,avx512f,avx512bw,avx512dq,avx512vl" });
 
 /// A tile of up to 6 rows x 64 outputs: 24 accumulators, 4 registers of weights and one of the left operand, of 32.
 macro_rules! kernel {

@@ -5,12 +5,13 @@ pub(crate) mod avx2;
 pub(crate) mod avx512vnni;
 pub(crate) mod int256;
 pub(crate) mod int512;
+mod weigh512;
 
-/// Implements [`Vector`](crate::vector::Vector) for a type whose values prove the features, as the bodies of `vector.rs` compiled with them.
+/// Implements a trait of `vector.rs` for a type whose values prove the features, as that file's bodies compiled with them.
 macro_rules! vectorised {
-    ({ $type:ty, $features:literal } $(fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
+    ({ $trait:ident, $type:ty, $features:literal } $(fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
         #[allow(clippy::too_many_arguments)]
-        impl crate::vector::Vector for $type {
+        impl crate::vector::$trait for $type {
             $(
                 #[inline]
                 fn $name(self, $($arg: $ty),*) $(-> $ret)? {
