@@ -120,7 +120,7 @@ struct Scratch<A> {
     acc: Aligned<i32>,
     /// Queries' digits, one plane after another.
     left: Aligned<A>,
-    /// Queries x keys of a block.
+    /// Queries x keys of a block, for kernels of smaller panels.
     products: Aligned<i32>,
     /// Blocks x queries x keys of the block.
     weights: Aligned<i16>,
@@ -174,10 +174,13 @@ where
         let keys = b * BLOCK..end.min((b + 1) * BLOCK);
         for p in 0..keys.len().div_ceil(N::NR) {
             kv.keys.products(scores, &planes, rows, keys.start / N::NR + p, shift, acc);
-            for (acc, row) in acc.chunks_exact(N::NR).zip(products.chunks_exact_mut(BLOCK)).take(rows) {
-                row[p * N::NR..][..N::NR].copy_from_slice(acc);
+            if N::NR < BLOCK {
+                for (acc, row) in acc.chunks_exact(N::NR).zip(products.chunks_exact_mut(BLOCK)).take(rows) {
+                    row[p * N::NR..][..N::NR].copy_from_slice(acc);
+                }
             }
         }
+        let products: &[i32] = if N::NR < BLOCK { products } else { acc };
         let (columns, factors) = (kv.key_scales.from(keys.start), &kv.factors[keys.start..]);
         for r in 0..rows {
             let seen = (position + r + 1).saturating_sub(keys.start).min(BLOCK);
@@ -221,7 +224,12 @@ where
                 if let Some(octaves) = octaves {
                     let at = r * W::NR..(r + 1) * W::NR;
                     let high = if high.is_empty() { high } else { &high[at.clone()] };
-                    sums.accumulate(&mut numerators[r * wide + p * W::NR..][..W::NR], &low[at], high, *octaves);
+                    sums.accumulate(
+                        &mut numerators[r * wide + p * W::NR..][..W::NR],
+                        &low[at],
+                        high,
+                        *octaves,
+                    );
                 }
             }
         }

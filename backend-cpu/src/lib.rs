@@ -42,7 +42,7 @@ pub use gemm::Matrix;
 use path::Isa;
 pub use path::{Error, Path, VARIABLE};
 use scalar::Scalar;
-use vector::Exp2;
+use vector::{Exp2, Steps};
 #[cfg(target_arch = "x86_64")]
 use x86_64::amx::Tiles;
 #[cfg(target_arch = "x86_64")]
@@ -56,6 +56,8 @@ pub struct CpuBackend {
     portable: Portable,
     observer: Observer,
     exp2: Exp2,
+    sine: Steps<4096>,
+    logistic: Steps<2048>,
 }
 
 /// Runs `$call` with `$kernel` bound to the path's kernel for int8 products.
@@ -129,8 +131,16 @@ impl CpuBackend {
     pub fn forced(path: Path) -> Result<CpuBackend, Error> {
         let portable = Portable::new();
         let observer = Observer::new(portable.tables(), portable.shrink());
-        let exp2 = Exp2::new(portable.tables());
-        Ok(CpuBackend { isa: Isa::new(path)?, name: format!("cpu/{path}"), portable, observer, exp2 })
+        let tables = portable.tables();
+        Ok(CpuBackend {
+            isa: Isa::new(path)?,
+            name: format!("cpu/{path}"),
+            observer,
+            exp2: Exp2::new(tables),
+            sine: Steps::new(&tables.sine),
+            logistic: Steps::new(&tables.logistic),
+            portable,
+        })
     }
 
     /// The path that the environment variable [`VARIABLE`] names; [`CpuBackend::best`] if it is not set.
@@ -193,7 +203,7 @@ impl Backend for CpuBackend {
     }
 
     fn rope(&self, x: &Ints, columns: Range<usize>, rotary: &Rotary) -> Ints {
-        rows::rope(&self.portable, x, columns, rotary)
+        dispatch!(self.isa, |kernel| rows::rope(kernel, &self.sine, x, columns, rotary))
     }
 
     fn columns(&self, x: &Ints, columns: Range<usize>) -> Ints {
@@ -201,11 +211,11 @@ impl Backend for CpuBackend {
     }
 
     fn add(&self, x: &mut Ints, column: usize, y: &Ints) {
-        rows::add(x, column, y);
+        dispatch!(self.isa, |kernel| rows::add(kernel, x, column, y));
     }
 
     fn silu(&self, gate_up: &Ints, how: Silu) -> Ints {
-        dispatch!(self.isa, |kernel| rows::silu(kernel, &self.portable, gate_up, how))
+        dispatch!(self.isa, |kernel| rows::silu(kernel, &self.logistic, gate_up, how))
     }
 
     fn append(&self, rows: &mut Rows, more: Rows) {
@@ -219,7 +229,7 @@ impl Backend for CpuBackend {
     }
 
     fn power(&self, x: &Ints, columns: Range<usize>, exponent: i32) -> Ints {
-        rows::power(&self.portable, x, columns, exponent)
+        dispatch!(self.isa, |kernel| rows::power(kernel, &self.portable, x, columns, exponent))
     }
 
     fn token_scale(&self, rows: usize, features: &[(&Ints, i32)], bias: i64) -> Ints {

@@ -6,13 +6,12 @@ use rayon::prelude::*;
 use speckv_predictor::backend::{Backend, Observed, Pricing, Quantise, Rotary, Silu, Truth, Unit};
 use speckv_predictor::core::ElementFormat;
 use speckv_predictor::data::{Ints, Rows};
-use speckv_predictor::fixed::{LIMIT, Scale};
-use speckv_predictor::portable::quantise::{inverse_rms, shift_to_30};
-use speckv_predictor::portable::{Portable, coding, elementwise, quantise};
+use speckv_predictor::fixed::Scale;
+use speckv_predictor::portable::{Portable, coding, quantise};
 
 use crate::coder::observe::{Observer, Plane};
 use crate::coder::{self, Coder};
-use crate::vector::Vector;
+use crate::vector::{Steps, Vector};
 
 /// Values that are worth a task.
 const TASK: usize = 4096;
@@ -59,7 +58,7 @@ pub(crate) fn quantise<V: Vector>(v: V, x: &Ints, how: &Quantise) -> Rows {
             |scratch, ((values, scales), x)| {
                 let groups = x.chunks_exact(how.group).zip(values.chunks_exact_mut(how.group)).zip(scales);
                 for ((x, values), scale) in groups {
-                    *scale = quantise_group(v, x, how, values, scratch);
+                    *scale = v.quantise(x, how, values, scratch);
                 }
             },
         );
@@ -67,60 +66,12 @@ pub(crate) fn quantise<V: Vector>(v: V, x: &Ints, how: &Quantise) -> Rows {
     rows
 }
 
-/// One group of [`quantise::quantise_row`].
-fn quantise_group<V: Vector>(v: V, x: &[i32], how: &Quantise, out: &mut [i16], scratch: &mut [i32]) -> Scale {
-    let (mut y, mut exponent) = (x, how.exponent);
-    if how.hadamard > 0 {
-        let top = v.amax(x);
-        if top > 0 {
-            let shift = (29 - how.hadamard as i32) - top.ilog2() as i32;
-            exponent += shift;
-            let (z, spare) = scratch.split_at_mut(x.len());
-            z.copy_from_slice(x);
-            if shift >= 0 {
-                v.shift_left(z, shift as u32);
-            } else {
-                v.shift_right(z, -shift as u32);
-            }
-            v.hadamard(z, spare, how.hadamard);
-            y = z;
-        }
-    }
-    let (wide, rest) = y.split_at(how.wide);
-    let (wide_top, rest_top) = (v.amax(wide), v.amax(rest));
-    let all = wide_top.max(rest_top);
-    if all == 0 {
-        out.fill(0);
-        return Scale::ZERO;
-    }
-    let levels = how.digits.levels() as i64;
-    // levels * 2^bits / full < 2^31, as full >= 2^29.
-    let bits = 61 - how.digits.bits() - 1;
-    let top = quantise::step_amax(rest_top, wide_top, how.digits);
-    let n = shift_to_30(top);
-    let full = (top as i64) << n;
-    let recip = (levels << bits) / full;
-    let (wide_out, rest_out) = out.split_at_mut(how.wide);
-    v.digits(rest, n, recip as i32, bits, rest_out);
-    for (q, v) in wide_out.iter_mut().zip(wide) {
-        *q = ((((*v as i64) << n) * (recip >> 9) + (1 << (bits - 10))) >> (bits - 9)) as i16;
-    }
-    let mut scale = Scale::new(((full as u64) << 20) / levels as u64, -20 - n - exponent).times(how.gain);
-    if let Some(eps) = how.norm {
-        let n = shift_to_30(all);
-        scale = scale.times(inverse_rms(v.sum_of_squares(y, n), y.len(), n, exponent, eps));
-    }
-    scale
-}
-
 /// Root mean square of each row.
 pub(crate) fn rms<V: Vector>(v: V, x: &Ints, exponent: i32, eps: Scale) -> Vec<Scale> {
     let rows = (0..x.rows).into_par_iter().with_min_len(task_rows(x.cols));
     rows.map(|t| {
-        let row = x.row(t);
-        let top = v.amax(row);
-        let n = if top == 0 { 0 } else { shift_to_30(top) };
-        inverse_rms(v.sum_of_squares(row, n), row.len(), n, exponent, eps).recip()
+        let (n, sum) = v.mean_square(x.row(t));
+        quantise::inverse_rms(sum, x.cols, n, exponent, eps).recip()
     })
     .collect()
 }
@@ -137,12 +88,25 @@ pub(crate) fn head_norm(
 }
 
 /// Rotates heads.
-pub(crate) fn rope(p: &Portable, x: &Ints, columns: Range<usize>, rotary: &Rotary) -> Ints {
-    build(x.rows, columns.len(), columns.len(), |t, out| {
-        out.copy_from_slice(&x.row(t)[columns.clone()]);
-        let position = rotary.start + t as u64;
-        elementwise::rope_row(out, rotary.head_dim, rotary.steps, position, rotary.inverse, p.tables());
-    })
+pub(crate) fn rope<V: Vector>(
+    v: V,
+    sine: &Steps<4096>,
+    x: &Ints,
+    columns: Range<usize>,
+    rotary: &Rotary,
+) -> Ints {
+    let width = columns.len();
+    let mut out = Ints::zeros(x.rows, width);
+    if width > 0 {
+        let rows = out.data.par_chunks_exact_mut(width).with_min_len(task_rows(width)).enumerate();
+        rows.for_each_init(
+            || vec![0; rotary.head_dim],
+            |spare, (t, out)| {
+                v.rope(&x.row(t)[columns.clone()], rotary, rotary.start + t as u64, sine, spare, out);
+            },
+        );
+    }
+    out
 }
 
 /// Some columns.
@@ -151,28 +115,26 @@ pub(crate) fn columns(x: &Ints, columns: Range<usize>) -> Ints {
 }
 
 /// `x[.., column..] += y`, saturated.
-pub(crate) fn add(x: &mut Ints, column: usize, y: &Ints) {
+pub(crate) fn add<V: Vector>(v: V, x: &mut Ints, column: usize, y: &Ints) {
     let rows = y.data.len() / y.cols.max(1);
     each(x, |t, row| {
         if t < rows {
-            // Values within LIMIT: the sum of two fits 32 bits.
-            let pairs = row[column..].iter_mut().zip(y.row(t));
-            pairs.for_each(|(x, y)| *x = x.wrapping_add(*y).clamp(-LIMIT, LIMIT));
+            v.add(&mut row[column..], y.row(t));
         }
     });
 }
 
 /// `silu(gate) * up`.
-pub(crate) fn silu<V: Vector>(v: V, p: &Portable, gate_up: &Ints, how: Silu) -> Ints {
+pub(crate) fn silu<V: Vector>(v: V, logistic: &Steps<2048>, gate_up: &Ints, how: Silu) -> Ints {
     let cols = gate_up.cols / 2;
-    let logistic: &[i32; 2049] = p.tables().logistic[..].try_into().expect("2049 entries");
     build(gate_up.rows, cols, 4 * cols, |t, out| v.silu(gate_up.row(t), how, logistic, out))
 }
 
-/// Log-power of some columns of each row.
-pub(crate) fn power(p: &Portable, x: &Ints, columns: Range<usize>, exponent: i32) -> Ints {
+/// Log-power of some columns of each row: [`coding::log_power`].
+pub(crate) fn power<V: Vector>(v: V, p: &Portable, x: &Ints, columns: Range<usize>, exponent: i32) -> Ints {
     build(x.rows, 1, columns.len(), |t, out| {
-        out[0] = coding::log_power(&x.row(t)[columns.clone()], exponent, p.tables());
+        let mean = v.squares(&x.row(t)[columns.clone()]) / columns.len() as u64;
+        out[0] = p.tables().log2_q12(mean + 1) - ((2 * (exponent - 8)) << 12);
     })
 }
 

@@ -8,12 +8,12 @@ use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
-use speckv_predictor::backend::Silu;
+use speckv_predictor::backend::{Quantise, Rotary, Silu};
 use speckv_predictor::fixed::Scale;
 
 use crate::kernel::{Kernel, Line8};
 use crate::path::x86::HasAmx;
-use crate::vector::{Columns, operations};
+use crate::vector::{Columns, Steps, operations};
 use crate::x86_64::{packing, vectorised};
 
 /// int8 digits by `tdpbssd`.

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use speckv_predictor::backend::{Silu, Unit};
+use speckv_predictor::backend::{Quantise, Rotary, Silu, Unit};
 use speckv_predictor::core::{LaneEncoder, Lanes, PlaneModel, Symbol};
 use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::attention::BLOCK;
@@ -11,7 +11,7 @@ use crate::coder::observe::{Plane, Rows};
 use crate::coder::pair::Pair;
 use crate::kernel::{Kernel, Line16};
 use crate::path::x86::HasAvx2;
-use crate::vector::{Columns, Exp2, lookups, operations};
+use crate::vector::{Columns, Exp2, Steps, lookups, operations};
 use crate::x86_64::int256::I256;
 use crate::x86_64::{coder, packing, vectorised};
 

@@ -3,7 +3,7 @@
 
 use core::arch::x86_64::*;
 
-use speckv_predictor::backend::{Silu, Unit};
+use speckv_predictor::backend::{Quantise, Rotary, Silu, Unit};
 use speckv_predictor::core::{LaneEncoder, Lanes, PlaneModel, Symbol};
 use speckv_predictor::fixed::Scale;
 
@@ -11,7 +11,7 @@ use crate::coder::observe::{Plane, Rows};
 use crate::coder::pair::Pair;
 use crate::kernel::{Kernel, Line8, Line16};
 use crate::path::x86::HasAvx512Vnni;
-use crate::vector::{Columns, operations};
+use crate::vector::{Columns, Steps, operations};
 use crate::x86_64::int512::I512;
 use crate::x86_64::{coder, packing, vectorised};
 

@@ -52,13 +52,17 @@ fn weigh(
     for (i, score) in scores.iter_mut().enumerate() {
         *score = _mm512_mask_mov_epi32(never, (seen >> (16 * i)) as __mmask16, *score);
     }
-    let greatest = _mm512_max_epi32(
-        _mm512_max_epi32(scores[0], scores[1]),
-        _mm512_max_epi32(scores[2], scores[3]),
-    );
-    let exponent = block_exponent(_mm512_reduce_max_epi32(greatest));
+    // The greatest in every lane: what follows need not wait for it to go through a scalar register.
+    let max =
+        _mm512_max_epi32(_mm512_max_epi32(scores[0], scores[1]), _mm512_max_epi32(scores[2], scores[3]));
+    let max = _mm512_max_epi32(max, _mm512_shuffle_i64x2::<0b01_00_11_10>(max, max));
+    let max = _mm512_max_epi32(max, _mm512_shuffle_i64x2::<0b10_11_00_01>(max, max));
+    let max = _mm512_max_epi32(max, _mm512_shuffle_epi32::<0b01_00_11_10>(max));
+    let max = _mm512_max_epi32(max, _mm512_shuffle_epi32::<0b10_11_00_01>(max));
+    let exponent = block_exponent(_mm512_cvtsi512_si32(max));
+    let top = _mm512_add_epi32(max, _mm512_set1_epi32(0xFFFF));
+    let top = _mm512_andnot_si512(_mm512_set1_epi32(0xFFFF), top);
 
-    let top = _mm512_set1_epi32(exponent << 16);
     let factors: [__m512i; 4] = load(factors[..BLOCK].try_into().expect("a block"));
     let mut sums = _mm512_setzero_si512();
     for half in 0..2 {
@@ -118,7 +122,8 @@ fn scores(products: &[i32], row: Scale, columns: Columns<'_>) -> Option<[__m512i
         beyond |= _mm512_cmpgt_epu32_mask(_mm512_abs_epi32(acc), limit);
         let m = _mm512_mullo_epi32(m, _mm512_set1_epi32(row_m));
         // One bit less, the last one with rounding in 32 bits. 62 gives the zero or -1 that longer shifts give.
-        let shift = _mm512_min_epi32(_mm512_sub_epi32(_mm512_set1_epi32(-row_e - 1), e), _mm512_set1_epi32(62));
+        let shift =
+            _mm512_min_epi32(_mm512_sub_epi32(_mm512_set1_epi32(-row_e - 1), e), _mm512_set1_epi32(62));
         let even = _mm512_srav_epi64(_mm512_mul_epi32(acc, m), _mm512_maskz_mov_epi32(0x5555, shift));
         let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(acc), _mm512_srli_epi64::<32>(m));
         let odd = _mm512_srav_epi64(odd, _mm512_srli_epi64::<32>(shift));

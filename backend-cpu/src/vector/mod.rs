@@ -4,10 +4,16 @@
 //! with that path's instructions enabled. Each computes exactly what the portable row function it names computes; they differ by
 //! being free of branches and of 128-bit or division steps inside loops.
 
-use speckv_predictor::backend::Silu;
+mod digits;
+mod elementwise;
+
+use speckv_predictor::backend::{Quantise, Rotary, Silu};
 use speckv_predictor::fixed::{LIMIT, Scale, saturate, shift_round};
 use speckv_predictor::portable::attention::{BLOCK, block_exponent};
 use speckv_predictor::tables::Tables;
+
+pub(crate) use digits::{mean_square, quantise};
+pub(crate) use elementwise::{Steps, add, rope, silu, squares};
 
 /// Scales (and bias) of a run of outputs, as columns of numbers.
 #[derive(Clone, Copy, Debug)]
@@ -34,13 +40,12 @@ macro_rules! operations {
             fn finish(acc: &[i32], row: Scale, columns: Columns<'_>, add: bool, out: &mut [i32]);
             fn accumulate(totals: &mut [i64], low: &[i32], high: &[i32], octaves: u32);
             fn divide(totals: &[i64], lift: i32, fold: i32, recip: i64, shift: i32, out: &mut [i32]);
-            fn amax(x: &[i32]) -> u32;
-            fn shift_left(x: &mut [i32], shift: u32);
-            fn shift_right(x: &mut [i32], shift: u32);
-            fn hadamard(x: &mut [i32], spare: &mut [i32], log2: u32);
-            fn sum_of_squares(x: &[i32], n: i32) -> u64;
-            fn digits(x: &[i32], n: i32, recip: i32, bits: u32, out: &mut [i16]);
-            fn silu(gate_up: &[i32], how: Silu, logistic: &[i32; 2049], out: &mut [i32]);
+            fn add(x: &mut [i32], y: &[i32]);
+            fn squares(x: &[i32]) -> u64;
+            fn mean_square(x: &[i32]) -> (i32, u64);
+            fn quantise(x: &[i32], how: &Quantise, out: &mut [i16], scratch: &mut [i32]) -> Scale;
+            fn rope(x: &[i32], rotary: &Rotary<'_>, position: u64, sine: &Steps<4096>, spare: &mut [i32], out: &mut [i32]);
+            fn silu(gate_up: &[i32], how: Silu, logistic: &Steps<2048>, out: &mut [i32]);
         }
     };
 }
@@ -237,116 +242,5 @@ pub(crate) fn divide(totals: &[i64], lift: i32, fold: i32, recip: i64, shift: i3
     let (up, down) = (lift.max(0) as u32 & 63, (fold - lift.min(0)) as u32 & 63);
     for (o, t) in out.iter_mut().zip(totals) {
         *o = shift_round(((*t << up) >> down) * recip, shift);
-    }
-}
-
-/// The greatest magnitude.
-#[inline(always)]
-pub(crate) fn amax(x: &[i32]) -> u32 {
-    x.iter().fold(0, |m, v| m.max(v.unsigned_abs()))
-}
-
-/// Every value, `shift` bits up (in place).
-#[inline(always)]
-pub(crate) fn shift_left(x: &mut [i32], shift: u32) {
-    x.iter_mut().for_each(|v| *v = v.wrapping_shl(shift));
-}
-
-/// Every value, `shift >= 1` bits down and rounded (in place).
-#[inline(always)]
-pub(crate) fn shift_right(x: &mut [i32], shift: u32) {
-    let half = 1i32.wrapping_shl(shift - 1);
-    x.iter_mut().for_each(|v| *v = v.wrapping_add(half).wrapping_shr(shift));
-}
-
-/// [`quantise::hadamard`](speckv_predictor::portable::quantise::hadamard). Sums and differences are exact, so the order of its steps is free:
-/// each adds and subtracts neighbours and puts sums in the first half, differences in the second, which turns the index bits by one; after
-/// all steps they are back in place. So every step reads and writes whole registers, however close its partners are.
-///
-/// `spare` has room for a block.
-#[inline(always)]
-pub(crate) fn hadamard(x: &mut [i32], spare: &mut [i32], log2: u32) {
-    let block = 1usize << log2;
-    let spare = &mut spare[..block];
-    for chunk in x.chunks_exact_mut(block) {
-        let mut step = 0;
-        while step + 2 <= log2 {
-            neighbours(chunk, spare);
-            neighbours(spare, chunk);
-            step += 2;
-        }
-        if step < log2 {
-            neighbours(chunk, spare);
-            chunk.copy_from_slice(spare);
-        }
-    }
-}
-
-#[inline(always)]
-fn neighbours(from: &[i32], to: &mut [i32]) {
-    let half = to.len() / 2;
-    let pairs = &from.as_chunks::<2>().0[..half];
-    let (sums, differences) = to.split_at_mut(half);
-    let differences = &mut differences[..half];
-    for i in 0..half {
-        let [a, b] = pairs[i];
-        sums[i] = a.wrapping_add(b);
-        differences[i] = a.wrapping_sub(b);
-    }
-}
-
-/// Sum of the squares of `x * 2^n`, each rounded to 16 bits: what the norm of a row is made of.
-#[inline(always)]
-pub(crate) fn sum_of_squares(x: &[i32], n: i32) -> u64 {
-    let mut sum = 0i64;
-    for v in x {
-        let v = (v.wrapping_shl(n as u32).wrapping_add(1 << 13) >> 14) as i64;
-        sum = sum.wrapping_add(v.wrapping_mul(v));
-    }
-    sum as u64
-}
-
-/// `out = round(x * 2^n * recip * 2^-bits)`; `|x * 2^n| < 2^30`, `recip < 2^31`.
-#[inline(always)]
-pub(crate) fn digits(x: &[i32], n: i32, recip: i32, bits: u32, out: &mut [i16]) {
-    let half = 1i64 << (bits - 1);
-    let n = n as u32;
-    for (q, v) in out.iter_mut().zip(x) {
-        let v = v.wrapping_shl(n) as i64;
-        *q = (v.wrapping_mul(recip as i64).wrapping_add(half) >> (bits & 63)) as i16;
-    }
-}
-
-/// [`elementwise::silu_row`](speckv_predictor::portable::elementwise::silu_row).
-#[inline(always)]
-pub(crate) fn silu(gate_up: &[i32], how: Silu, logistic: &[i32; 2049], out: &mut [i32]) {
-    let n = out.len();
-    let (gate, up) = (&gate_up[..n], &gate_up[n..2 * n]);
-    let (to_q20, to_out) = (20 - how.gate, how.out - how.gate - how.up);
-    let sigma = |x: i32| {
-        let a = x.unsigned_abs().min((16 << 20) - 1);
-        let at = (a >> 13) as usize & 2047;
-        let (lo, hi) = (logistic[at], logistic[at + 1]);
-        // |hi - lo| < 2^22 and 13 bits of fraction: up to 35 bits.
-        let v = lo as i64 + (((hi.wrapping_sub(lo)) as i64 * (a & 8191) as i64) >> 13);
-        if x < 0 { (1 << 30) - v } else { v }
-    };
-    if to_out < 0 && to_q20 > -62 && to_q20 <= 0 {
-        // The usual case: two right shifts, without branches.
-        let (s1, half1) = (-to_q20 as u32, if to_q20 == 0 { 0 } else { 1i64 << (-to_q20 - 1) });
-        let s2 = (-to_out).min(63) as u32;
-        let half2 = 1i64 << (s2 - 1);
-        for i in 0..n {
-            let g = gate[i] as i64;
-            let x = (g + half1).wrapping_shr(s1) as i32;
-            let silu = (g * sigma(x) + (1 << 29)) >> 30;
-            let v = (silu * up[i] as i64).wrapping_add(half2).wrapping_shr(s2);
-            out[i] = v.clamp(-(LIMIT as i64), LIMIT as i64) as i32;
-        }
-    } else {
-        for i in 0..n {
-            let silu = (gate[i] as i64 * sigma(shift_round(gate[i] as i64, to_q20)) + (1 << 29)) >> 30;
-            out[i] = shift_round(silu * up[i] as i64, to_out);
-        }
     }
 }
