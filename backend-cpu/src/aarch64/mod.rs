@@ -3,11 +3,11 @@
 pub(crate) mod int128;
 pub(crate) mod neon;
 
-/// Implements [`Vector`](crate::vector::Vector) as the bodies of `vector.rs` themselves: NEON is in the compiler's baseline.
+/// Implements a trait of `vector/` as the bodies themselves: NEON is in the compiler's baseline.
 macro_rules! vectorised {
-    ({ $type:ty } $(fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
+    ({ $trait:ident, $type:ty } $(fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
         #[allow(clippy::too_many_arguments)]
-        impl crate::vector::Vector for $type {
+        impl crate::vector::$trait for $type {
             $(
                 #[inline]
                 fn $name(self, $($arg: $ty),*) $(-> $ret)? {

@@ -3,9 +3,10 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use speckv_predictor::backend::{Silu, Unit};
+use speckv_predictor::backend::{Quantise, Rotary, Silu, Unit};
 use speckv_predictor::core::{LaneEncoder, Lanes, PlaneModel, Symbol};
 use speckv_predictor::fixed::Scale;
+use speckv_predictor::portable::attention::BLOCK;
 
 use crate::aarch64::int128::I128;
 use crate::aarch64::vectorised;
@@ -14,7 +15,7 @@ use crate::coder::pair::Pair;
 use crate::coder::{self, Coder, encode, observe};
 use crate::kernel::{Kernel, Line8, Line16};
 use crate::path::arm::HasNeon;
-use crate::vector::{Columns, operations};
+use crate::vector::{Columns, Exp2, Steps, lookups, operations};
 
 /// int8 digits by `sdot`.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +25,9 @@ pub(crate) struct Narrow(pub HasNeon);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wide(pub HasNeon);
 
-operations!(vectorised, { Narrow });
-operations!(vectorised, { Wide });
+operations!(vectorised, { Vector, Narrow });
+operations!(vectorised, { Vector, Wide });
+lookups!(vectorised, { Lookup, Wide });
 
 /// What the coder computes with. Decoding takes few more instructions so than with one register, and a fifth more with four: 32 registers
 /// hold no more.
