@@ -33,6 +33,7 @@ pub enum Error {
     },
     /// A request that makes no sense for this model or cache: the caller's mistake.
     Argument(String),
+    #[cfg(feature = "models")]
     /// The tensor library failed; a defect of this crate or a lack of memory.
     Compute(candle_core::Error),
 }
@@ -46,6 +47,7 @@ impl fmt::Display for Error {
                 write!(f, "unsupported model: found {found}; supported: {supported}")
             }
             Error::Argument(reason) => f.write_str(reason),
+            #[cfg(feature = "models")]
             Error::Compute(source) => write!(f, "tensor computation failed: {source}"),
         }
     }
@@ -55,12 +57,14 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Io { source, .. } => Some(source),
+            #[cfg(feature = "models")]
             Error::Compute(source) => Some(source),
             _ => None,
         }
     }
 }
 
+#[cfg(feature = "models")]
 impl From<candle_core::Error> for Error {
     fn from(source: candle_core::Error) -> Self {
         Error::Compute(source)
@@ -78,6 +82,7 @@ impl Error {
         Error::Malformed { path: path.to_owned(), reason: reason.into() }
     }
 
+    #[cfg(feature = "models")]
     /// A model with `found` where only `supported` is handled.
     pub(crate) fn unsupported(found: impl Into<String>, supported: impl Into<String>) -> Self {
         Error::Unsupported { found: found.into(), supported: supported.into() }

@@ -54,6 +54,15 @@ fn counting(rows: usize, kind: GgmlDType) -> QTensor {
 }
 
 fn open(metadata: &[(String, Value)], extra: Option<(&str, &QTensor)>) -> Result<ModelSource, String> {
+    open_after(metadata, extra, |_| ())
+}
+
+/// The file after `change` has been at its bytes.
+fn open_after(
+    metadata: &[(String, Value)],
+    extra: Option<(&str, &QTensor)>,
+    change: impl FnOnce(&mut Vec<u8>),
+) -> Result<ModelSource, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     let (embedding, q, k) =
@@ -62,8 +71,11 @@ fn open(metadata: &[(String, Value)], extra: Option<(&str, &QTensor)>) -> Result
         vec![("token_embd.weight", &embedding), ("blk.0.attn_q.weight", &q), ("blk.0.attn_k.weight", &k)];
     tensors.extend(extra);
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
-    let mut file = std::fs::File::create(&path).unwrap();
+    let mut file = std::io::Cursor::new(Vec::new());
     gguf_file::write(&mut file, &metadata, &tensors).unwrap();
+    let mut bytes = file.into_inner();
+    change(&mut bytes);
+    std::fs::write(&path, bytes).unwrap();
     ModelSource::open(&path).map_err(|e| e.to_string())
 }
 
@@ -171,4 +183,37 @@ fn a_damaged_file_is_an_error() {
     let error = ModelSource::open(&path).err().unwrap().to_string();
     assert!(error.contains("not a readable GGUF file") && !error.contains('\n'), "{error}");
     assert!(ModelSource::open(Path::new("/no/such/model")).is_err());
+}
+
+#[test]
+fn an_alignment_of_zero_is_refused_whatever_its_type() {
+    for zero in [Value::U8(0), Value::I8(0), Value::U16(0), Value::I16(0), Value::U32(0), Value::I32(0)] {
+        for key in ["general.alignment", "general.alignment\0"] {
+            let mut metadata = metadata("llama");
+            // Behind a list of lists, which the reader must get over.
+            metadata.push(("nested".to_owned(), Value::Array(vec![texts(&["a"]), texts(&[])])));
+            metadata.push((key.to_owned(), zero.clone()));
+            let error = open(&metadata, None).err().expect("should be refused");
+            assert!(error.ends_with("general.alignment: expected at least 1, found 0"), "{error}");
+        }
+    }
+    // The default; a value of a type that no alignment has counts for nothing.
+    for fine in [Value::U32(32), Value::U64(0)] {
+        let mut metadata = metadata("llama");
+        metadata.push(("general.alignment".to_owned(), fine));
+        assert!(open(&metadata, None).is_ok());
+    }
+}
+
+#[test]
+fn a_shape_beyond_the_file_is_refused_even_where_its_product_overflows() {
+    let name = "blk.0.attn_k.weight";
+    for dims in [[1u64 << 32, 1 << 32], [u64::MAX, u64::MAX], [1 << 40, 1]] {
+        let source = open_after(&metadata("llama"), None, |bytes| {
+            let at = bytes.windows(name.len()).position(|w| w == name.as_bytes()).unwrap() + name.len() + 4;
+            bytes[at..at + 16].copy_from_slice(&dims.map(u64::to_le_bytes).concat());
+        });
+        let error = source.unwrap().tensor("model.layers.0.self_attn.k_proj.weight").unwrap_err().to_string();
+        assert!(error.contains("the file is too short for its shape"), "{error}");
+    }
 }

@@ -16,7 +16,7 @@ impl Cache {
     /// Reads a cache file. Whatever does not fit the format is refused, names it does not know included:
     /// a codec that dropped them would not be lossless.
     pub fn read(path: &Path) -> Result<Cache> {
-        let map = crate::model::map_file(path)?;
+        let map = crate::map_file(path)?;
         let file = SafeTensors::deserialize(&map)
             .map_err(|e| Error::malformed(path, format!("not a readable safetensors file: {e}")))?;
         Reader { path, file }.cache()

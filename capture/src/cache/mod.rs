@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use speckv_codec_core::ElementFormat;
 
 pub use fp8::{ScalePer, Scales, decode_fp8, encode_fp8, fp8_scales};
+#[cfg(feature = "models")]
 pub(crate) use fp8::{check_format, check_scales, encode};
 
 /// Index of the keys in a layer's pair of parts.

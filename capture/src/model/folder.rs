@@ -36,7 +36,7 @@ impl Folder {
     }
 
     fn add(&mut self, path: PathBuf) -> Result<()> {
-        let map = super::map_file(&path)?;
+        let map = crate::map_file(&path)?;
         let tensors = SafeTensors::deserialize(&map)
             .map_err(|e| Error::malformed(&path, format!("not a readable safetensors file: {e}")))?;
         for (name, view) in tensors.iter() {

@@ -12,6 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
 
 use super::config::{FAMILIES, Family, ModelConfig};
+use super::gguf_header;
 use super::rope::{Rope, RopeScaling};
 use crate::error::{Error, Result};
 
@@ -25,7 +26,10 @@ pub(crate) struct Gguf {
 impl Gguf {
     /// Opens the file and reads its header.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let map = super::map_file(path)?;
+        let map = crate::map_file(path)?;
+        if gguf_header::divides_by_zero(&map) {
+            return Err(Error::malformed(path, "general.alignment: expected at least 1, found 0"));
+        }
         let content = Content::read(&mut Cursor::new(&map[..]))
             .map_err(|e| Error::malformed(path, format!("not a readable GGUF file: {}", one_line(&e))))?;
         Ok(Gguf { path: path.to_owned(), map, content })
@@ -157,8 +161,14 @@ impl Gguf {
 
     /// A tensor by its GGUF name, dequantised to f32, rows as stored.
     fn raw(&self, name: &str) -> Result<Tensor> {
-        if !self.content.tensor_infos.contains_key(name) {
-            return Err(self.missing(name));
+        let info = self.content.tensor_infos.get(name).ok_or_else(|| self.missing(name))?;
+        // Weights of all types have less than 8 to the byte. candle multiplies sizes without a look at overflow.
+        let count = info.shape.dims().iter().try_fold(1, |count: usize, &n| count.checked_mul(n));
+        if count.is_none_or(|count| count > self.map.len().saturating_mul(8)) {
+            return Err(Error::malformed(
+                &self.path,
+                format!("tensor {name}: the file is too short for its shape {:?}", info.shape.dims()),
+            ));
         }
         let read = || -> candle_core::Result<Tensor> {
             let quantised = self.content.tensor(&mut Cursor::new(&self.map[..]), name, &Device::Cpu)?;

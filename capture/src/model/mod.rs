@@ -3,6 +3,7 @@
 mod config;
 mod folder;
 mod gguf;
+mod gguf_header;
 mod gguf_tokenizer;
 mod hf_config;
 mod rope;
@@ -13,5 +14,3 @@ pub use config::{Family, ModelConfig};
 pub use rope::{Rope, RopeScaling};
 pub use source::ModelSource;
 pub use tokenizers::Tokenizer;
-
-pub(crate) use source::map_file;

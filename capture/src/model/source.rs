@@ -1,11 +1,9 @@
 //! One door to a model, whatever it is stored in.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use candle_core::Tensor;
-use memmap2::Mmap;
 use tokenizers::Tokenizer;
 
 use super::config::ModelConfig;
@@ -135,12 +133,4 @@ impl ModelConfig {
         let text = std::fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
         hf_config::parse(&file, &text)
     }
-}
-
-/// Maps a file for reading.
-pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    // SAFETY: the map is read-only. Like every program that maps its weights, this one relies on nobody
-    // truncating the file while it is open; changed bytes would be wrong weights, which are values only.
-    unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))
 }
