@@ -1,141 +1,98 @@
-//! Hostile bytes never panic, and whatever a reader accepts means the same after it is written again.
-//!
-//! The input is read twice: as a whole stream, and as the payload of a chunk under a right header, since random bytes
-//! seldom have right checksums.
+//! Hostile payloads under any models: every CPU path answers as the definition does, codes or the exact error, and what is accepted means the same after
+//! it is coded again. The input chooses the path.
 #![no_main]
 
-use arbitrary::{Arbitrary, Unstructured};
+use std::slice;
+
+use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
-use speckv_codec_core::checksum::xxh3;
-use speckv_codec_core::stream::Entry;
-use speckv_codec_core::{
-    Checksum, Chunk, ChunkEncoder, ElementFormat, Error, Geometry, Header, Limits, Name, PlaneModel,
-    PredictorKind, Result, Shape, Stream, write_front, write_stream,
-};
+use speckv_codec_core::{Checksum, ChunkDecoder, ChunkEncoder, Error};
+use speckv_fuzz::backends::{PORTABLE, chosen};
+use speckv_fuzz::input::{Model, Sizes, many};
+use speckv_fuzz::{memory, one_line};
+use speckv_predictor::backend::{Backend, Unit};
 
-const LIMITS: Limits =
-    Limits { max_tokens: 4096, max_scalars: 1 << 16, max_chunk_scalars: 1 << 14, max_chunks: 64 };
-
-/// A fixed model of any size: means around zero, scales that differ.
-struct Simple {
-    format: ElementFormat,
-    mu: Vec<i32>,
-    channel_scale: Vec<i16>,
-    token_scale: Vec<i16>,
-    shape: Shape,
+struct Input<'a> {
+    sizes: Sizes,
+    models: Vec<Model>,
+    payload: &'a [u8],
 }
 
-impl Simple {
-    fn new(format: ElementFormat, plane: usize, tokens: usize, channels: usize) -> Self {
-        let mean = |i: usize| ((i * 7919 + plane * 104_729) % 4001) as i32 - 2000;
-        Self {
-            format,
-            mu: (0..tokens * channels).map(mean).collect(),
-            channel_scale: (0..channels).map(|i| (i * 37 % 200) as i16).collect(),
-            token_scale: (0..tokens).map(|i| (i * 11 % 64) as i16).collect(),
-            shape: Shape::gaussian(),
-        }
-    }
-
-    fn model(&self) -> PlaneModel<'_> {
-        PlaneModel {
-            format: self.format,
-            exponent: 10,
-            mu: &self.mu,
-            channel_scale: &self.channel_scale,
-            token_scale: &self.token_scale,
-            shape: &self.shape,
-        }
-    }
+/// Everything a decoder says: codes of the planes up to the first error, how the planes ended, and the checksum of the values.
+#[derive(Debug, PartialEq)]
+struct Answer {
+    planes: Vec<Vec<u16>>,
+    end: Result<u64, speckv_predictor::Error>,
 }
 
-/// Token ids and codes of every plane of every chunk.
-type Values = Vec<(Option<Vec<u32>>, Vec<Vec<u16>>)>;
+impl Input<'_> {
+    fn decoder(&self) -> speckv_codec_core::Result<ChunkDecoder<'_>> {
+        let Sizes { format, planes, tokens, ids, .. } = self.sizes;
+        ChunkDecoder::new(format, planes, tokens, ids, self.payload)
+    }
 
-fn decode(bytes: &[u8]) -> Result<(Header, Values)> {
-    let stream = Stream::parse(bytes, &LIMITS)?;
-    let header = stream.header().clone();
-    let mut values = Vec::new();
-    for index in 0..stream.directory().len() {
-        let chunk = stream.chunk(index)?;
-        let mut decoder = chunk.decoder(&header)?;
+    fn decode<B: Backend>(&self, b: &B) -> speckv_codec_core::Result<Answer> {
+        let mut decoders = [self.decoder()?];
         let mut planes = Vec::new();
-        for plane in 0..header.geometry.planes() {
-            let simple = Simple::new(header.format, plane, chunk.tokens, header.geometry.head_dim);
-            let mut out = vec![0xDEAD; simple.mu.len()];
-            decoder.next_plane(&simple.model(), &mut out)?;
-            planes.push(out);
-        }
-        values.push((decoder.token_ids().map(<[u32]>::to_vec), planes));
-        decoder.finish(chunk.values_checksum)?;
-        Stream::parse(&stream.extract(index)?, &LIMITS).expect("an extracted chunk is a stream");
-    }
-    Ok((header, values))
-}
-
-fn encode(header: &Header, values: &Values) -> Vec<u8> {
-    let chunks: Vec<Chunk> = values
-        .iter()
-        .map(|(ids, planes)| {
-            let mut encoder = ChunkEncoder::new(header.format, planes.len(), ids.as_deref());
-            for (plane, codes) in planes.iter().enumerate() {
-                let tokens = codes.len() / header.geometry.head_dim;
-                let simple = Simple::new(header.format, plane, tokens, header.geometry.head_dim);
-                encoder.push_plane(&simple.model(), codes).expect("decoded planes fit their model");
+        let rows = 0..self.sizes.tokens;
+        for model in &self.models {
+            let pricing = model.pricing(self.sizes.format, Unit::ONE, &model.channel_scale);
+            let (mu, token) = (b.upload(model.means()), b.upload(model.tokens()));
+            match b.decode_plane(&pricing, &mu, &token, slice::from_ref(&rows), &mut decoders) {
+                Ok(codes) => planes.push(codes),
+                Err(end) => return Ok(Answer { planes, end: Err(end) }),
             }
-            encoder.finish().expect("all planes are there")
-        })
-        .collect();
-    write_stream(header, &chunks).expect("an accepted header can be written")
+        }
+        let [decoder] = decoders;
+        // Against one checksum or the other: at least one is wrong, and the error tells the right one.
+        let end = match [0, 1].map(|checksum| decoder.clone().finish(checksum)) {
+            [Err(Error::Damaged { checksum: Checksum::Values, found, .. }), _]
+            | [_, Err(Error::Damaged { checksum: Checksum::Values, found, .. })] => Ok(found),
+            [Err(end), _] => Err(end.into()),
+            [Ok(()), _] => panic!("a checksum that is 0 and 1"),
+        };
+        Ok(Answer { planes, end })
+    }
+
+    /// Codes what was restored and restores it again.
+    fn again(&self, answer: &Answer) -> speckv_codec_core::Result<()> {
+        let Sizes { format, planes, tokens, ids, .. } = self.sizes;
+        let token_ids = self.decoder()?.token_ids().map(<[u32]>::to_vec);
+        let mut encoder = ChunkEncoder::new(format, planes, token_ids.as_deref());
+        for (model, codes) in self.models.iter().zip(&answer.planes) {
+            encoder.push_plane(&model.plane(format), codes)?;
+        }
+        let chunk = encoder.finish()?;
+        let mut decoder = ChunkDecoder::new(format, planes, tokens, ids, &chunk.payload)?;
+        assert_eq!(decoder.token_ids(), token_ids.as_deref());
+        for (model, codes) in self.models.iter().zip(&answer.planes) {
+            let mut out = vec![0; codes.len()];
+            decoder.next_plane(&model.plane(format), &mut out)?;
+            assert_eq!(&out, codes);
+        }
+        assert_eq!(answer.end, Ok(chunk.values_checksum));
+        decoder.finish(chunk.values_checksum)
+    }
 }
 
-fn check_accepted(bytes: &[u8]) -> Result<()> {
-    let (header, values) = decode(bytes)?;
-    let again = encode(&header, &values);
-    assert_eq!(decode(&again), Ok((header, values)));
-    Ok(())
-}
-
-/// A small right header for the rest of the input as payload.
-fn as_payload(data: &[u8]) -> arbitrary::Result<()> {
+fn run(data: &[u8]) -> arbitrary::Result<()> {
     let mut input = Unstructured::new(data);
-    let format = *input.choose(&ElementFormat::ALL)?;
-    let geometry = Geometry {
-        layers: input.int_in_range(1..=2)?,
-        kv_heads: input.int_in_range(1..=3)?,
-        head_dim: input.int_in_range(1..=40)?,
-    };
-    let tokens = input.int_in_range(1..=9)?;
-    let header = Header {
-        format,
-        predictor: PredictorKind::External,
-        precision: Name::new("fuzz").expect("a good name"),
-        geometry,
-        chunk_tokens: 9,
-        first_token: 0,
-        tokens,
-        profile: [0; 32],
-        token_ids: bool::arbitrary(&mut input)?,
-        scales: if format.width() == 8 { vec![0x3F80_0000; 2 * geometry.layers] } else { Vec::new() },
-    };
-    let mut payload = input.take_rest().to_vec();
-    payload.truncate(header.payload_bound(0) as usize);
-    let mut entry =
-        Entry { payload_len: payload.len() as u64, payload_checksum: xxh3(&payload), values_checksum: 0 };
-    let seal = |entry: &Entry| {
-        let mut bytes = write_front(&header, &[*entry]).expect("the header is right");
-        bytes.extend_from_slice(&payload);
-        bytes
-    };
-    if let Err(Error::Damaged { checksum: Checksum::Values, found, .. }) = decode(&seal(&entry)) {
-        // Only the checksum of the values was unknown: with it the stream is right.
-        entry.values_checksum = found;
-        check_accepted(&seal(&entry)).expect("a stream with a right checksum");
+    let Some(path) = chosen(&mut input)? else { return Ok(()) };
+    let sizes: Sizes = input.arbitrary()?;
+    let models = many(sizes.planes, || Model::arbitrary(&mut input, sizes))?;
+    let input = Input { sizes, models, payload: input.take_rest() };
+    // Ids take at least a bit each.
+    _ = memory::at_most(64 * input.payload.len() + 4096, || input.decoder().is_ok());
+    let expected = input.decode(&*PORTABLE);
+    assert_eq!(input.decode(path), expected, "{}", path.name());
+    match expected {
+        Ok(answer) if answer.end.is_ok() => input.again(&answer).expect("what was accepted can be coded"),
+        Ok(answer) => one_line(&answer.end.expect_err("not accepted")),
+        Err(error) => one_line(&error),
     }
     Ok(())
 }
 
 fuzz_target!(|data: &[u8]| {
-    let _ = check_accepted(data);
-    let _ = as_payload(data);
+    _ = run(data);
 });
