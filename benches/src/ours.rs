@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use speckv_backend_cpu::CpuBackend;
 use speckv_capture::Cache;
+use speckv_predictor::Backend;
 use speckv_predictor::codec::{self, CacheView, Known, LoadedMode, Options};
 use speckv_predictor::core::{ElementFormat, Geometry, Limits, Part, Stream};
 use speckv_predictor::profile::{Kind, Precision, ProfileFile};
@@ -11,7 +12,8 @@ use speckv_predictor::profile::{Kind, Precision, ProfileFile};
 /// A predictor of a profile, loaded: what compressing and restoring share.
 pub struct Ours<'a> {
     backend: &'a CpuBackend,
-    mode: LoadedMode<'a, CpuBackend>,
+    /// Its weights, packed.
+    pub mode: LoadedMode<'a, CpuBackend>,
     /// Kind of predictor.
     pub kind: Kind,
     /// Its precision, as the profile names it.
@@ -48,16 +50,7 @@ impl<'a> Ours<'a> {
 
     /// The stream.
     pub fn compress(&self, cache: &Cache) -> Vec<u8> {
-        let view = CacheView {
-            format: cache.format,
-            geometry: geometry(cache),
-            tokens: cache.tokens,
-            scales: scales(cache),
-            ids: cache.token_ids.as_deref(),
-            codes: &|layer, part, head, tokens| codes(cache, layer, part, head, tokens),
-        };
-        codec::compress(self.backend, &self.mode, &view, Options::default(), &mut |_, _| ())
-            .expect("a cache of the profile's model")
+        compress(self.backend, &self.mode, cache)
     }
 
     /// The planes of the cache, as [`Cache`] holds them, one after the other.
@@ -81,6 +74,20 @@ impl<'a> Ours<'a> {
     }
 }
 
+/// The stream that any backend makes.
+pub fn compress<B: Backend>(backend: &B, mode: &LoadedMode<'_, B>, cache: &Cache) -> Vec<u8> {
+    let view = CacheView {
+        format: cache.format,
+        geometry: geometry(cache),
+        tokens: cache.tokens,
+        scales: scales(cache),
+        ids: cache.token_ids.as_deref(),
+        codes: &|layer, part, head, tokens| codes(cache, layer, part, head, tokens),
+    };
+    codec::compress(backend, mode, &view, Options::default(), &mut |_, _| ())
+        .expect("a cache of the profile's model")
+}
+
 /// fp8 scales as a stream carries them, as many for each part; a file without them means 1.
 fn scales(cache: &Cache) -> Vec<u32> {
     if cache.format.width() != 8 {
@@ -94,7 +101,7 @@ fn scales(cache: &Cache) -> Vec<u32> {
 }
 
 /// The codes of some tokens of one plane.
-fn codes(cache: &Cache, layer: usize, part: Part, head: usize, tokens: Range<usize>) -> Vec<u16> {
+pub fn codes(cache: &Cache, layer: usize, part: Part, head: usize, tokens: Range<usize>) -> Vec<u16> {
     let width = cache.format.bytes();
     let row = cache.head_dim * width;
     let at = head * cache.tokens;

@@ -96,6 +96,13 @@ impl Table {
         let _ = writeln!(self.text, "| {} |", cells.join(" | "));
     }
 
+    /// Another table below.
+    pub fn above(mut self, other: Table) -> Table {
+        self.text += "\n";
+        self.text += &other.text;
+        self
+    }
+
     /// Prints the table with what was measured where, and saves it to `results/<cpu>-<bench>.md` if [`VARIABLE`] is set and the whole bench ran.
     pub fn finish(self, about: &str) {
         println!("\n{}\n{about}", self.text);

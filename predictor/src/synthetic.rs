@@ -1,4 +1,4 @@
-//! Small made-up profiles and caches, for tests of backends and programs: every tensor random, nothing learnt. What is predicted is nonsense, so
+//! Made-up profiles and caches, small ones unless told otherwise, for tests and benchmarks of backends and programs: every tensor random, nothing learnt. What is predicted is nonsense, so
 //! what is coded exercises every path of coder and loop, and must come back all the same.
 
 use alloc::vec::Vec;
@@ -48,6 +48,12 @@ pub struct Make {
     pub qk_norm: bool,
     /// Leading columns of two digits.
     pub wide: usize,
+    /// Predictors and precisions, for each class of caches: [`MODES`] or some of them in that order.
+    pub modes: &'static [(Kind, &'static str)],
+    /// Scale index of residuals (16 an octave) of static, chain and draft: about what every channel gets.
+    pub scales: [i16; 3],
+    /// Most that a weight or bias of a token's scale may be, 16 fractional bits.
+    pub token_weight: i64,
     /// Seed of every tensor.
     pub seed: u64,
 }
@@ -62,6 +68,9 @@ impl Default for Make {
             vocab: 50,
             qk_norm: true,
             wide: 5,
+            modes: &MODES,
+            scales: [16 * 20 + 8; 3],
+            token_weight: 1 << 16,
             seed: 1,
         }
     }
@@ -95,7 +104,7 @@ impl Make {
         }
     }
 
-    /// The profile's bytes: [`MODES`] for both classes of caches.
+    /// The profile's bytes: its modes for both classes of caches.
     pub fn profile(&self) -> Result<Vec<u8>, Error> {
         let (g, mut r, mut out) = (self.geometry, Random(self.seed), ProfileWriter::default());
         let (width, e) = (g.kv_heads * g.head_dim, 20);
@@ -110,7 +119,7 @@ impl Make {
             act: e,
         };
         let mode = |i: usize, class: Precision| {
-            let (kind, precision) = MODES[i];
+            let (kind, precision) = self.modes[i];
             let open = precision.strip_suffix(OPEN);
             Mode {
                 kind,
@@ -126,8 +135,10 @@ impl Make {
         };
         let modes = [Precision::Fine, Precision::Coarse]
             .into_iter()
-            .flat_map(|class| (0..MODES.len()).map(move |i| mode(i, class)))
+            .flat_map(|class| (0..self.modes.len()).map(move |i| mode(i, class)))
             .collect::<Vec<_>>();
+        // A network falls back on the first, so none before the last one used is left out.
+        let named = &PRECISIONS[..modes.iter().filter_map(|m| m.net).max().map_or(0, |last| last + 1)];
         let net = |named: &NamedDigits| Net {
             hidden: self.hidden,
             heads: self.heads,
@@ -161,7 +172,7 @@ impl Make {
                 eps: Some((20000, -31)),
             }),
             modes: modes.clone(),
-            nets: PRECISIONS.iter().map(net).collect(),
+            nets: named.iter().map(net).collect(),
             fitted: serde_json::Value::Null,
         };
         out.u64s(
@@ -175,7 +186,7 @@ impl Make {
             let (inner, wide, biased) = (l + 1 < g.layers, self.heads * g.head_dim, !self.qk_norm);
             let norm: Vec<(i16, i16)> =
                 (0..g.head_dim).map(|_| ((1 << 14) - r.around(2).unsigned_abs() as i16, -14)).collect();
-            for (n, named) in PRECISIONS.iter().enumerate() {
+            for (n, named) in named.iter().enumerate() {
                 let (own, first) = (named.weights, PRECISIONS[0].weights);
                 let mut put = |what: &str, rows: usize, inp, [own, first]: [usize; 2], exponent, bias| {
                     if n == 0 || own != first {
@@ -200,8 +211,8 @@ impl Make {
         }
         for (m, mode) in modes.iter().enumerate() {
             let mut tables = CodingTables::new(g, Shape::gaussian());
-            tables.channel.iter_mut().for_each(|c| *c = 16 * 20 + 8 + r.around(8) as i16);
-            tables.token.iter_mut().for_each(|t| *t = r.around(1 << 16) as i32);
+            tables.channel.iter_mut().for_each(|c| *c = self.scales[mode.kind as usize] + r.around(8) as i16);
+            tables.token.iter_mut().for_each(|t| *t = r.around(self.token_weight) as i32);
             tables.save(&mut out, m);
             let planes = if mode.feedback { 2 * g.kv_heads } else { 1 };
             for what in ["mean", "bias"] {
