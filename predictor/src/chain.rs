@@ -68,8 +68,7 @@ impl<B: Backend> LoadedChain<B> {
 
 /// A row repeated for every token.
 fn repeated<B: Backend>(b: &B, row: &[i32], tokens: usize) -> B::Ints {
-    let data = row.iter().copied().cycle().take(row.len() * tokens).collect();
-    b.upload(Ints { rows: tokens, cols: row.len(), data })
+    b.upload(Ints { rows: tokens, cols: row.len(), data: row.repeat(tokens) })
 }
 
 /// A run of a chain and the steps that advance it: what `Chain` does, and what the builder does while it fits.

@@ -38,8 +38,7 @@ impl<B: Backend> Predict<B> for Static {
 
     fn predict(&mut self, b: &B, layer: usize, part: Part, head: usize) -> B::Ints {
         let mean = &self.means[layer][part as usize][head * self.head_dim..][..self.head_dim];
-        let data = mean.iter().copied().cycle().take(self.tokens * self.head_dim).collect();
-        let x = b.upload(Ints { rows: self.tokens, cols: self.head_dim, data });
+        let x = b.upload(Ints { rows: self.tokens, cols: self.head_dim, data: mean.repeat(self.tokens) });
         match part {
             Part::Value => x,
             Part::Key => {
