@@ -10,7 +10,7 @@ use speckv_predictor::portable::attention::{BLOCK, FAR, align, value_factor};
 use crate::aligned::Aligned;
 use crate::gemm::{Panels, Plane, Scales};
 use crate::kernel::{Kernel, Left, Line16};
-use crate::vector::{Exp2, Lookup, Vector};
+use crate::vector::{Exp2, Special, Vector};
 
 /// Query rows of a task: they share each panel of keys and values.
 const QUERIES: usize = 12;
@@ -46,7 +46,7 @@ pub(crate) fn run<N, W>(
 ) -> Ints
 where
     N: Kernel + Vector,
-    W: Kernel<A = i16, Line = Line16> + Vector + Lookup,
+    W: Kernel<A = i16, Line = Line16> + Vector + Special,
 {
     let mut out = Ints::zeros(query.rows, query.cols);
     if query.rows == 0 || query.cols == 0 {
@@ -147,7 +147,7 @@ fn block<N, W>(
 ) -> [i64; QUERIES]
 where
     N: Kernel + Vector,
-    W: Kernel<A = i16, Line = Line16> + Vector + Lookup,
+    W: Kernel<A = i16, Line = Line16> + Vector + Special,
 {
     const { assert!(BLOCK.is_multiple_of(N::NR), "panels do not straddle blocks") };
     let Scratch { acc, left, products, weights, block_sums, numerators } = scratch;

@@ -180,7 +180,7 @@ impl Backend for CpuBackend {
     }
 
     fn quantise(&self, x: &Ints, how: &Quantise) -> Rows {
-        dispatch!(self.isa, |kernel| rows::quantise(kernel, x, how))
+        dispatch!(self.isa, |_many, _few, wide| rows::quantise(wide, x, how))
     }
 
     fn rms(&self, x: &Ints, exponent: i32, eps: Scale) -> Vec<Scale> {

@@ -11,7 +11,7 @@ use speckv_predictor::portable::{Portable, coding, quantise};
 
 use crate::coder::observe::{Observer, Plane};
 use crate::coder::{self, Coder};
-use crate::vector::{Steps, Vector};
+use crate::vector::{Special, Steps, Vector};
 
 /// Values that are worth a task.
 const TASK: usize = 4096;
@@ -39,7 +39,7 @@ fn each(x: &mut Ints, f: impl Fn(usize, &mut [i32]) + Sync) {
 }
 
 /// Rows as digits.
-pub(crate) fn quantise<V: Vector>(v: V, x: &Ints, how: &Quantise) -> Rows {
+pub(crate) fn quantise<V: Special>(v: V, x: &Ints, how: &Quantise) -> Rows {
     let groups = x.cols / how.group;
     let mut rows = Rows {
         rows: x.rows,

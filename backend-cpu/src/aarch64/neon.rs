@@ -15,7 +15,7 @@ use crate::coder::pair::Pair;
 use crate::coder::{self, Coder, encode, observe};
 use crate::kernel::{Kernel, Line8, Line16};
 use crate::path::arm::HasNeon;
-use crate::vector::{Columns, Exp2, Steps, lookups, operations};
+use crate::vector::{Columns, Exp2, Steps, operations, special};
 
 /// int8 digits by `sdot`.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Wide(pub HasNeon);
 
 operations!(vectorised, { Vector, Narrow });
 operations!(vectorised, { Vector, Wide });
-lookups!(vectorised, { Lookup, Wide });
+special!(vectorised, { Special, Wide });
 
 /// What the coder computes with. Decoding takes few more instructions so than with one register, and a fifth more with four: 32 registers
 /// hold no more.

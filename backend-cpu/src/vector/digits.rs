@@ -12,9 +12,45 @@ pub(crate) fn mean_square(x: &[i32]) -> (i32, u64) {
     (n, sum_of_squares(x, n))
 }
 
+/// The inner loops of [`quantise`] that a path may have its own of.
+pub(crate) trait Pieces: Copy {
+    /// [`hadamard`].
+    fn hadamard(self, x: &mut [i32], spare: &mut [i32], log2: u32);
+    /// [`digits`].
+    fn digits(self, x: &[i32], n: i32, recip: i32, bits: u32, out: &mut [i16]);
+}
+
+/// The loops of this file.
+#[derive(Clone, Copy, Debug)]
+struct Loops;
+
+impl Pieces for Loops {
+    #[inline(always)]
+    fn hadamard(self, x: &mut [i32], spare: &mut [i32], log2: u32) {
+        hadamard(x, spare, log2);
+    }
+
+    #[inline(always)]
+    fn digits(self, x: &[i32], n: i32, recip: i32, bits: u32, out: &mut [i16]) {
+        digits(x, n, recip, bits, out);
+    }
+}
+
 /// One group of [`quantise::quantise_row`](speckv_predictor::portable::quantise::quantise_row); `scratch` has room for it twice.
 #[inline(always)]
 pub(crate) fn quantise(x: &[i32], how: &Quantise, out: &mut [i16], scratch: &mut [i32]) -> Scale {
+    quantise_with(Loops, x, how, out, scratch)
+}
+
+/// [`quantise`] with a path's own inner loops.
+#[inline(always)]
+pub(crate) fn quantise_with(
+    pieces: impl Pieces,
+    x: &[i32],
+    how: &Quantise,
+    out: &mut [i16],
+    scratch: &mut [i32],
+) -> Scale {
     let (mut y, mut exponent) = (x, how.exponent);
     if how.hadamard > 0 {
         let top = amax(x);
@@ -32,7 +68,7 @@ pub(crate) fn quantise(x: &[i32], how: &Quantise, out: &mut [i16], scratch: &mut
                     z[i] = x[i].wrapping_add(half).wrapping_shr(-shift as u32);
                 }
             }
-            hadamard(z, spare, how.hadamard);
+            pieces.hadamard(z, spare, how.hadamard);
             y = z;
         }
     }
@@ -51,7 +87,7 @@ pub(crate) fn quantise(x: &[i32], how: &Quantise, out: &mut [i16], scratch: &mut
     let full = (top as i64) << n;
     let recip = (levels << bits) / full;
     let (wide_out, rest_out) = out.split_at_mut(how.wide);
-    digits(rest, n, recip, bits, rest_out);
+    pieces.digits(rest, n, recip as i32, bits, rest_out);
     // Wide values may be 257 times the others: more than 32 bits.
     for (q, v) in wide_out.iter_mut().zip(wide) {
         *q = ((((*v as i64) << n) * (recip >> 9) + (1 << (bits - 10))) >> (bits - 9)) as i16;
@@ -80,13 +116,7 @@ fn amax(x: &[i32]) -> u32 {
 ///
 /// `spare` has room for a block.
 #[inline(always)]
-fn hadamard(x: &mut [i32], spare: &mut [i32], log2: u32) {
-    if log2 == 6 {
-        for x in x.as_chunks_mut::<64>().0 {
-            head(x);
-        }
-        return;
-    }
+pub(crate) fn hadamard(x: &mut [i32], spare: &mut [i32], log2: u32) {
     let block = 1usize << log2;
     let spare = &mut spare[..block];
     for chunk in x.chunks_exact_mut(block) {
@@ -100,16 +130,6 @@ fn hadamard(x: &mut [i32], spare: &mut [i32], log2: u32) {
             neighbours(chunk, spare);
             chunk.copy_from_slice(spare);
         }
-    }
-}
-
-/// A block of 64 values, which registers hold.
-#[inline(always)]
-fn head(x: &mut [i32; 64]) {
-    let mut spare = [0; 64];
-    for _ in 0..3 {
-        neighbours(x, &mut spare);
-        neighbours(&spare, x);
     }
 }
 
@@ -139,9 +159,9 @@ fn sum_of_squares(x: &[i32], n: i32) -> u64 {
 
 /// `out = round(x * 2^n * recip * 2^-bits)`; `|x * 2^n| <= 2^30`, `recip < 2^31`.
 #[inline(always)]
-fn digits(x: &[i32], n: i32, recip: i64, bits: u32, out: &mut [i16]) {
+fn digits(x: &[i32], n: i32, recip: i32, bits: u32, out: &mut [i16]) {
     let half = 1i64 << (bits - 1);
-    let (len, n, recip) = (x.len(), n as u32, recip as i32 as i64);
+    let (len, n, recip) = (x.len(), n as u32, recip as i64);
     let out = &mut out[..len];
     for i in 0..len {
         let v = x[i].wrapping_shl(n) as i64;

@@ -12,6 +12,8 @@ use speckv_predictor::fixed::{LIMIT, Scale, saturate, shift_round};
 use speckv_predictor::portable::attention::{BLOCK, block_exponent};
 use speckv_predictor::tables::Tables;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use digits::{Pieces, hadamard, quantise_with};
 pub(crate) use digits::{mean_square, quantise};
 pub(crate) use elementwise::{Steps, add, rope, silu, squares};
 
@@ -43,7 +45,6 @@ macro_rules! operations {
             fn add(x: &mut [i32], y: &[i32]);
             fn squares(x: &[i32]) -> u64;
             fn mean_square(x: &[i32]) -> (i32, u64);
-            fn quantise(x: &[i32], how: &Quantise, out: &mut [i16], scratch: &mut [i32]) -> Scale;
             fn rope(x: &[i32], rotary: &Rotary<'_>, position: u64, sine: &Steps<4096>, spare: &mut [i32], out: &mut [i32]);
             fn silu(gate_up: &[i32], how: Silu, logistic: &Steps<2048>, out: &mut [i32]);
         }
@@ -51,8 +52,8 @@ macro_rules! operations {
 }
 pub(crate) use operations;
 
-/// [`operations`] that are mostly table look-ups, for which a path may have something better than what compilers make of loops.
-macro_rules! lookups {
+/// [`operations`] for which a path may have something better than what compilers make of loops.
+macro_rules! special {
     ($then:ident $(, $arg:tt)*) => {
         $then! {
             $($arg)*
@@ -64,10 +65,11 @@ macro_rules! lookups {
                 exp2: &Exp2,
                 out: &mut [i16; BLOCK],
             ) -> (i32, i64);
+            fn quantise(x: &[i32], how: &Quantise, out: &mut [i16], scratch: &mut [i32]) -> Scale;
         }
     };
 }
-pub(crate) use lookups;
+pub(crate) use special;
 
 macro_rules! declare {
     ({ $trait:ident } $(fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
@@ -86,7 +88,7 @@ macro_rules! declare {
     };
 }
 operations!(declare, { Vector });
-lookups!(declare, { Lookup });
+special!(declare, { Special });
 
 /// `low = round_sum(low + 256 middle + 65536 high, shift)`: the digits of a product, put together. `middle` and `high` may be empty.
 #[inline(always)]

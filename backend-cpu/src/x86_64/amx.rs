@@ -8,7 +8,7 @@ use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
-use speckv_predictor::backend::{Quantise, Rotary, Silu};
+use speckv_predictor::backend::{Rotary, Silu};
 use speckv_predictor::fixed::Scale;
 
 use crate::kernel::{Kernel, Line8};

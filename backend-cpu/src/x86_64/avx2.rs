@@ -11,12 +11,12 @@ use crate::coder::observe::{Plane, Rows};
 use crate::coder::pair::Pair;
 use crate::kernel::{Kernel, Line16};
 use crate::path::x86::HasAvx2;
-use crate::vector::{Columns, Exp2, Steps, lookups, operations};
+use crate::vector::{Columns, Exp2, Steps, operations, special};
 use crate::x86_64::int256::I256;
 use crate::x86_64::{coder, packing, vectorised};
 
 operations!(vectorised, { Vector, HasAvx2, "avx2" });
-lookups!(vectorised, { Lookup, HasAvx2, "avx2" });
+special!(vectorised, { Special, HasAvx2, "avx2" });
 coder!(HasAvx2, Pair<Pair<I256>>, "avx2,popcnt");
 
 impl Kernel for HasAvx2 {

@@ -3,7 +3,7 @@
 
 use core::arch::x86_64::*;
 
-use speckv_predictor::backend::{Quantise, Rotary, Silu, Unit};
+use speckv_predictor::backend::{Rotary, Silu, Unit};
 use speckv_predictor::core::{LaneEncoder, Lanes, PlaneModel, Symbol};
 use speckv_predictor::fixed::Scale;
 

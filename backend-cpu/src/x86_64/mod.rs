@@ -3,6 +3,7 @@
 pub(crate) mod amx;
 pub(crate) mod avx2;
 pub(crate) mod avx512vnni;
+mod digits512;
 pub(crate) mod int256;
 pub(crate) mod int512;
 mod weigh512;

@@ -3,13 +3,14 @@
 
 use core::arch::x86_64::*;
 
+use speckv_predictor::backend::Quantise;
 use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::attention::{BLOCK, block_exponent};
 
-use crate::vector::{self, Columns, Exp2, Lookup, NEVER};
+use crate::vector::{self, Columns, Exp2, NEVER, Special};
 use crate::x86_64::avx512vnni::Wide;
 
-impl Lookup for Wide {
+impl Special for Wide {
     #[inline]
     fn weigh(
         self,
@@ -22,6 +23,12 @@ impl Lookup for Wide {
     ) -> (i32, i64) {
         // SAFETY: `self` proves the features.
         unsafe { weigh(products, row, columns, factors, exp2, out) }
+    }
+
+    #[inline]
+    fn quantise(self, x: &[i32], how: &Quantise, out: &mut [i16], scratch: &mut [i32]) -> Scale {
+        // SAFETY: `self` proves the features.
+        unsafe { super::digits512::quantise(self, x, how, out, scratch) }
     }
 }
 
