@@ -162,12 +162,13 @@ impl Gguf {
     /// A tensor by its GGUF name, dequantised to f32, rows as stored.
     fn raw(&self, name: &str) -> Result<Tensor> {
         let info = self.content.tensor_infos.get(name).ok_or_else(|| self.missing(name))?;
-        // Weights of all types have less than 8 to the byte. candle multiplies sizes without a look at overflow.
+        // All types have less than 8 weights to the byte. candle multiplies sizes without a look at overflow, and makes a misaligned slice of
+        // a tensor without weights.
         let count = info.shape.dims().iter().try_fold(1, |count: usize, &n| count.checked_mul(n));
-        if count.is_none_or(|count| count > self.map.len().saturating_mul(8)) {
+        if !count.is_some_and(|count| (1..=self.map.len().saturating_mul(8)).contains(&count)) {
             return Err(Error::malformed(
                 &self.path,
-                format!("tensor {name}: the file is too short for its shape {:?}", info.shape.dims()),
+                format!("tensor {name}: expected a shape that fits the file, found {:?}", info.shape.dims()),
             ));
         }
         let read = || -> candle_core::Result<Tensor> {
