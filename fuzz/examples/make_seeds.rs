@@ -41,7 +41,7 @@ fn accepted(corpus: &Path, path: &Path, name: &str) {
         let decoder = chunk.decoder(header).expect("an accepted payload");
         let ids = decoder.token_ids().unwrap_or_default().iter().flat_map(|id| id.to_le_bytes());
         let mut encode: Vec<u8> = sizes.iter().copied().chain(ids).collect();
-        // The last CPU path; a byte that says how the model is written stands before each.
+        // A CPU path by its place; a byte that says how the model is written stands before each.
         let mut decode = [&[2], &sizes[..]].concat();
         for (model, codes) in own.chunks(model).zip(codes.chunks(scalars * header.format.bytes())) {
             encode.push(0);

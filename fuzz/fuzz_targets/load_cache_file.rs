@@ -46,7 +46,7 @@ fn made(input: &mut Unstructured<'_>) -> Result<Vec<u8>> {
             let scales = heads >> 4 & 3;
             if scales > 0 && dtype.bitsize() == 8 {
                 let count = if scales == 1 { 1 } else { usize::from(heads % 4) };
-                let scale = or(input, 0.25f32, |input| f32::arbitrary(input))?;
+                let scale = or(input, 0.25f32, |input| input.arbitrary())?;
                 let fill =
                     |to: &mut [u8]| to.chunks_mut(4).for_each(|to| to.copy_from_slice(&scale.to_le_bytes()));
                 let shape = if scales == 3 && count == 1 { Vec::new() } else { vec![count] };
@@ -57,7 +57,7 @@ fn made(input: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     if layers & 64 != 0 {
         let dtype = or(input, if layers & 128 != 0 { Dtype::I64 } else { Dtype::I32 }, kind)?;
         let count = or(input, shape[1], |input| input.int_in_range(0..=9))?;
-        let high = or(input, 0, |input| u8::arbitrary(input))?;
+        let high = or(input, 0, |input| input.arbitrary())?;
         let fill = |to: &mut [u8]| {
             to.iter_mut().enumerate().for_each(|(i, b)| *b = if i % 8 < 3 { i as u8 } else { high })
         };

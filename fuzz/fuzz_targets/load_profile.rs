@@ -98,7 +98,10 @@ fn check(bytes: &[u8], input: &mut Unstructured<'_>) -> Result<()> {
     // Its header as text, as names and as JSON; tensors are not copied.
     let file = match memory::at_most(32 * bytes.len() + (1 << 16), || ProfileFile::parse(bytes)) {
         Ok(file) => file,
-        Err(error) => return Ok(one_line(&error)),
+        Err(error) => {
+            one_line(&error);
+            return Ok(());
+        }
     };
     let path = chosen(input)?;
     let Some(cache) = Cache::arbitrary(input, &file)? else { return Ok(()) };
