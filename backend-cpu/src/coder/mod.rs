@@ -36,7 +36,7 @@ pub(crate) trait Coder: Copy + Send + Sync {
     fn decode(self, model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, out: &mut [u16]) -> bool;
     /// [`LaneEncoder::push_symbols`].
     fn push(self, encoder: &mut LaneEncoder, symbols: &[Symbol]);
-    /// [`Unit::to_code`] of each mean, for any unit but 1.
+    /// [`Unit::to_code`] of each mean, for any unit but powers of two.
     fn to_codes(self, mu: &[i32], unit: Unit, out: &mut [i32]);
     /// [`observe_row`](speckv_predictor::portable::observe_row) of rows that [`fit`](observe::Plane::fits).
     fn observe(self, plane: &observe::Plane<'_>, rows: observe::Rows<'_>);

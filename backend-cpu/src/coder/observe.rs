@@ -123,7 +123,7 @@ fn sum<V: Int>(x: V) -> u64 {
     lanes.iter().map(|&x| u64::from(x as u32)).sum()
 }
 
-/// Means in code units: `Unit::to_code`, for any unit but 1.
+/// Means in code units: `Unit::to_code`, for any unit but powers of two.
 #[inline(always)]
 pub(crate) fn to_codes<V: Int>(proof: V::Proof, mu: &[i32], unit: Unit, out: &mut [i32]) {
     let recip = V::splat(proof, reciprocal(unit));
@@ -139,8 +139,9 @@ pub(crate) fn to_codes<V: Int>(proof: V::Proof, mu: &[i32], unit: Unit, out: &mu
     }
 }
 
-/// `2^54 / m`, below 2^31 for any unit but 1.
+/// `2^54 / m`, below 2^31 for any unit but powers of two.
 fn reciprocal(unit: Unit) -> i32 {
+    debug_assert!(unit.m > Unit::ONE.m);
     ((1i64 << 54) / i64::from(unit.m)) as i32
 }
 
@@ -148,7 +149,7 @@ struct Context<V: Int> {
     units: Units<V>,
     log: [V::Table16; 3],
     shrink: [V::Table64; 2],
-    /// Reciprocal and mantissa of the unit; nothing for unit 1.
+    /// Reciprocal and mantissa of the unit; nothing for powers of two.
     unit: Option<(V, V)>,
     /// What a code's exponent is off by in values.
     shift: i32,
@@ -159,14 +160,15 @@ impl<V: Int> Context<V> {
     fn new(proof: V::Proof, plane: &Plane<'_>) -> Self {
         let units = Units::new(proof, plane.code_exponent);
         let Unit { m, e } = plane.unit;
-        let one = plane.unit == Unit::ONE;
+        // Powers of two only move the exponent.
+        let power = m == Unit::ONE.m;
         let Observer { log, shrink } = plane.observer;
         Context {
             units,
             log: [V::table16(proof, &log[0]), V::table16(proof, &log[1]), V::table16(proof, &log[2])],
             shrink: [V::table64(proof, &shrink[0]), V::table64(proof, &shrink[1])],
-            unit: (!one).then(|| (units.c(reciprocal(plane.unit)), units.c(m as i32))),
-            shift: plane.exponent + if one { 0 } else { e },
+            unit: (!power).then(|| (units.c(reciprocal(plane.unit)), units.c(m as i32))),
+            shift: plane.exponent + e + if power { 23 } else { 0 },
         }
     }
 

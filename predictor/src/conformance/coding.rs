@@ -25,7 +25,15 @@ struct Plane {
 
 /// The f32 scales that caches of 8 bits have, and one.
 fn unit(rng: &mut Random, format: ElementFormat) -> Unit {
-    let bits = rng.pick(&[0x3F80_0000, 0x3F80_0001, 0x3FFF_FFFF, 0x3C12_3456, 0x4212_0000]);
+    let bits = rng.pick(&[
+        0x3F80_0000,
+        0x3D80_0000,
+        0x5D80_0000,
+        0x3F80_0001,
+        0x3FFF_FFFF,
+        0x3C12_3456,
+        0x4212_0000,
+    ]);
     if format.width() == 16 { Unit::ONE } else { Unit::from_f32_bits(bits).expect("a positive normal f32") }
 }
 

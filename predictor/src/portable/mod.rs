@@ -71,7 +71,7 @@ impl<'p> CodeUnits<'p> {
         Self::with(pricing, mu, token, rows, tables, |mu, unit| mu.iter().map(|m| unit.to_code(*m)).collect())
     }
 
-    /// The same with the caller's [`Unit::to_code`] of all means, which is asked if the unit is not 1.
+    /// The same with the caller's [`Unit::to_code`] of all means, which is asked unless the unit is a power of two.
     pub fn with(
         pricing: &Pricing,
         mu: &'p Ints,
@@ -82,10 +82,11 @@ impl<'p> CodeUnits<'p> {
     ) -> CodeUnits<'p> {
         let shift = pricing.unit.index_shift(tables);
         let mu = &mu.data[rows.start * mu.cols..rows.end * mu.cols];
-        let one = pricing.unit == Unit::ONE;
+        // Powers of two only move the exponent.
+        let same = pricing.unit.m == Unit::ONE.m;
         CodeUnits {
             exponent: pricing.unit.code_exponent(pricing.exponent),
-            mu: if one { Cow::Borrowed(mu) } else { Cow::Owned(to_codes(mu, pricing.unit)) },
+            mu: if same { Cow::Borrowed(mu) } else { Cow::Owned(to_codes(mu, pricing.unit)) },
             channel: pricing.channel.iter().map(|c| c + shift).collect(),
             token: token.data[rows].iter().map(|t| *t as i16).collect(),
         }
