@@ -1,14 +1,15 @@
 //! The coder: prices, symbols and lanes, written once for vectors of any width. The definition is `speckv_codec_core`; what it does to one
 //! scalar after another happens here to `N` at a time.
 //!
-//! What each path uses, and why (cycles a scalar to decode and to price e4m3 at 0.94 bits on an AMD EPYC of family 26):
+//! What each path uses, and why. Cycles a scalar to decode (and to price) e4m3 at 0.94 bits on an AMD EPYC of family 26: `perf stat -e cycles:u`
+//! around [`decode_plane`](speckv_predictor::Backend::decode_plane) of a plane of 1024 x 64; alternatives as measured when the choice was made.
 //!
 //! | path | vectors | tables of 64 | because |
 //! | --- | --- | --- | --- |
-//! | `scalar` | one integer | memory | 197, 83; with pairs no faster: it is bound by operations, not by waiting |
-//! | `avx2` | four of eight, a row of 32 | memory, lane by lane | 27, 18; one vector at a time 44, 21; `vpgatherdd` 28, 17, and far slower where microcode has patched it |
+//! | `scalar` | one integer | memory | 197 (107): 570 instructions a scalar; nothing wider is in every CPU |
+//! | `avx2` | four of eight, a row of 32 | memory, lane by lane | one vector at a time took 44, two 31, four 30; with `vpgatherdd` 28 (17), without 27 (18), and gathers are far slower where microcode has patched them |
 //! | `neon` | two of four | memory, lane by lane | 169 instructions a scalar to decode; one vector 166, four 196 (counted under emulation) |
-//! | `avx512vnni`, `amx` | two of 16, a row of 32 | registers, by `vpermi2w` | 12, 9; one vector at a time 20 to decode |
+//! | `avx512vnni`, `amx` | two of 16, a row of 32 | registers, by `vpermi2w` | 12 (9); when two took the place of one, 21 became 14 |
 
 pub(crate) mod decode;
 pub(crate) mod encode;
