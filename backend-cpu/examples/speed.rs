@@ -2,6 +2,7 @@
 //!
 //! Figures are for people at work on the kernels; claims come from `benches`.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use speckv_backend_cpu::{CpuBackend, Path};
@@ -127,9 +128,10 @@ fn main() {
             "encode a plane of 64, 4 chunks",
             codes.len(),
             time(|| {
-                let mut to: Vec<_> =
-                    (0..4).map(|_| ChunkEncoder::new(ElementFormat::Bf16, 1, None)).collect();
-                cpu.encode_plane(&pricing, &mu, &token, &codes, &chunks, &mut to).expect("a plane");
+                let new =
+                    |rows: &Range<usize>| (rows.clone(), ChunkEncoder::new(ElementFormat::Bf16, 1, None));
+                let mut to = chunks.iter().map(new).collect();
+                cpu.encode_plane(&pricing, &mu, &token, &codes, &mut to).expect("a plane");
                 cpu.finish_chunks(to).expect("chunks")
             }),
         );

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 use speckv_predictor::backend::Pricing;
-use speckv_predictor::core::{Chunk, ChunkDecoder, ChunkEncoder};
-use speckv_predictor::data::Ints;
+use speckv_predictor::core::Chunk;
+use speckv_predictor::data::{ChunkDecoders, ChunkEncoders, Ints};
 use speckv_predictor::error::Error;
 use speckv_predictor::portable::CodeUnits;
 use speckv_predictor::tables::Tables;
@@ -37,12 +37,10 @@ pub(crate) fn encode(
     mu: &Ints,
     token: &Ints,
     codes: &[u16],
-    chunks: &[Range<usize>],
-    encoders: &mut [ChunkEncoder],
+    to: &mut ChunkEncoders,
 ) -> Result<(), Error> {
-    let results: Vec<Result<(), Error>> = chunks
-        .par_iter()
-        .zip(encoders)
+    let results: Vec<Result<(), Error>> = to
+        .par_iter_mut()
         .map(|(rows, encoder)| {
             let units = units(coder, pricing, mu, token, rows.clone(), tables);
             let codes = &codes[rows.start * mu.cols..rows.end * mu.cols];
@@ -61,12 +59,10 @@ pub(crate) fn decode(
     pricing: &Pricing,
     mu: &Ints,
     token: &Ints,
-    chunks: &[Range<usize>],
-    decoders: &mut [ChunkDecoder<'_>],
+    from: &mut ChunkDecoders<'_>,
 ) -> Result<Vec<u16>, Error> {
-    let results: Vec<Result<Vec<u16>, Error>> = chunks
-        .par_iter()
-        .zip(decoders)
+    let results: Vec<Result<Vec<u16>, Error>> = from
+        .par_iter_mut()
         .map(|(rows, decoder)| {
             let units = units(coder, pricing, mu, token, rows.clone(), tables);
             let mut codes = vec![0; rows.len() * mu.cols];
@@ -76,17 +72,17 @@ pub(crate) fn decode(
         })
         .collect();
     let mut codes = vec![0; mu.data.len()];
-    for (rows, result) in chunks.iter().zip(results) {
+    for ((rows, _), result) in from.iter().zip(results) {
         codes[rows.start * mu.cols..rows.end * mu.cols].copy_from_slice(&result?);
     }
     Ok(codes)
 }
 
 /// Runs the coders of finished chunks. If several fail, the first one's error is returned.
-pub(crate) fn finish(coder: impl Coder, encoders: Vec<ChunkEncoder>) -> Result<Vec<Chunk>, Error> {
+pub(crate) fn finish(coder: impl Coder, encoders: ChunkEncoders) -> Result<Vec<Chunk>, Error> {
     let results: Vec<Result<Chunk, Error>> = encoders
         .into_par_iter()
-        .map(|e| e.finish_with(|lanes, symbols| coder.push(lanes, symbols)).map_err(Error::from))
+        .map(|(_, e)| e.finish_with(|lanes, symbols| coder.push(lanes, symbols)).map_err(Error::from))
         .collect();
     results.into_iter().collect()
 }

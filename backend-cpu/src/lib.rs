@@ -30,8 +30,8 @@ mod x86_64;
 use std::ops::Range;
 
 use speckv_predictor::backend::{Attention, Backend, Observed, Pricing, Quantise, Rotary, Silu, Store, Unit};
-use speckv_predictor::core::{Chunk, ChunkDecoder, ChunkEncoder, ElementFormat};
-use speckv_predictor::data::{Ints, Rows, Weights};
+use speckv_predictor::core::{Chunk, ElementFormat};
+use speckv_predictor::data::{self, ChunkDecoders, ChunkEncoders, Ints, Rows, Weights};
 use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::Portable;
 
@@ -158,6 +158,10 @@ impl Backend for CpuBackend {
     type Ints = Ints;
     type Rows = Rows;
     type Matrix = Matrix;
+    type Scales = Vec<Scale>;
+    type Codes = Vec<u16>;
+    type Encoder = ChunkEncoders;
+    type Decoder<'s> = ChunkDecoders<'s>;
 
     fn name(&self) -> &str {
         &self.name
@@ -179,6 +183,26 @@ impl Backend for CpuBackend {
         x.data.len()
     }
 
+    fn upload_codes(&self, codes: Vec<u16>) -> Vec<u16> {
+        codes
+    }
+
+    fn download_codes(&self, codes: &Vec<u16>) -> Vec<u16> {
+        codes.clone()
+    }
+
+    fn count(&self, codes: &Vec<u16>) -> usize {
+        codes.len()
+    }
+
+    fn upload_scales(&self, scales: Vec<Scale>) -> Vec<Scale> {
+        scales
+    }
+
+    fn download_scales(&self, scales: &Vec<Scale>) -> Vec<Scale> {
+        scales.clone()
+    }
+
     fn quantise(&self, x: &Ints, how: &Quantise) -> Rows {
         dispatch!(self.isa, |_many, _few, wide| rows::quantise(wide, x, how))
     }
@@ -187,7 +211,8 @@ impl Backend for CpuBackend {
         dispatch!(self.isa, |kernel| rows::rms(kernel, x, exponent, eps))
     }
 
-    fn gemm(&self, a: &Rows, w: &Matrix, factor: Option<&[Scale]>, store: Store, out: &mut Ints) {
+    fn gemm(&self, a: &Rows, w: &Matrix, factor: Option<&Vec<Scale>>, store: Store, out: &mut Ints) {
+        let factor = factor.map(Vec::as_slice);
         dispatch!(self.isa, |kernel| gemm::run(kernel, a, w, factor, store, out))
     }
 
@@ -236,17 +261,28 @@ impl Backend for CpuBackend {
         rows::token_scale(rows, features, bias)
     }
 
+    fn encoder(&self, chunks: ChunkEncoders) -> ChunkEncoders {
+        chunks
+    }
+
     fn encode_plane(
         &self,
         pricing: &Pricing,
         mu: &Ints,
         token: &Ints,
-        codes: &[u16],
-        chunks: &[Range<usize>],
-        encoders: &mut [ChunkEncoder],
+        codes: &Vec<u16>,
+        to: &mut ChunkEncoders,
     ) -> Result<(), speckv_predictor::Error> {
         let tables = self.portable.tables();
-        coding!(self.isa, |coder| coding::encode(coder, tables, pricing, mu, token, codes, chunks, encoders))
+        coding!(self.isa, |coder| coding::encode(coder, tables, pricing, mu, token, codes, to))
+    }
+
+    fn cost(&self, encoder: &ChunkEncoders) -> Result<u64, speckv_predictor::Error> {
+        Ok(data::cost(encoder))
+    }
+
+    fn decoder<'s>(&self, chunks: ChunkDecoders<'s>) -> ChunkDecoders<'s> {
+        chunks
     }
 
     fn decode_plane(
@@ -254,18 +290,25 @@ impl Backend for CpuBackend {
         pricing: &Pricing,
         mu: &Ints,
         token: &Ints,
-        chunks: &[Range<usize>],
-        decoders: &mut [ChunkDecoder<'_>],
+        from: &mut ChunkDecoders<'_>,
     ) -> Result<Vec<u16>, speckv_predictor::Error> {
         let tables = self.portable.tables();
-        coding!(self.isa, |coder| coding::decode(coder, tables, pricing, mu, token, chunks, decoders))
+        coding!(self.isa, |coder| coding::decode(coder, tables, pricing, mu, token, from))
     }
 
-    fn finish_chunks(&self, encoders: Vec<ChunkEncoder>) -> Result<Vec<Chunk>, speckv_predictor::Error> {
-        coding!(self.isa, |coder| coding::finish(coder, encoders))
+    fn finish_chunks(&self, encoder: ChunkEncoders) -> Result<Vec<Chunk>, speckv_predictor::Error> {
+        coding!(self.isa, |coder| coding::finish(coder, encoder))
     }
 
-    fn observe(&self, pricing: &Pricing, mu: &Ints, token: &Ints, codes: &[u16]) -> Observed<Ints> {
+    fn finish_decoders(
+        &self,
+        decoder: ChunkDecoders<'_>,
+        values_checksums: &[u64],
+    ) -> Result<(), speckv_predictor::Error> {
+        data::finish_decoders(decoder, values_checksums)
+    }
+
+    fn observe(&self, pricing: &Pricing, mu: &Ints, token: &Ints, codes: &Vec<u16>) -> Observed<Ints> {
         coding!(self.isa, |coder| rows::observe(
             coder,
             &self.observer,
@@ -277,7 +320,14 @@ impl Backend for CpuBackend {
         ))
     }
 
-    fn values(&self, codes: &[u16], cols: usize, format: ElementFormat, unit: Unit, exponent: i32) -> Ints {
+    fn values(
+        &self,
+        codes: &Vec<u16>,
+        cols: usize,
+        format: ElementFormat,
+        unit: Unit,
+        exponent: i32,
+    ) -> Ints {
         rows::values(codes, cols, format, unit, exponent)
     }
 }

@@ -168,7 +168,7 @@ pub(crate) fn observe(
         channel: &channel,
     };
     if !plane.fits() {
-        return p.observe(pricing, mu, token, codes);
+        return p.observe(pricing, mu, token, &codes.to_vec());
     }
     let mut truth = Truth { value: Ints::zeros(rows, cols), innovation: Ints::zeros(rows, cols) };
     let mut energy = Ints::zeros(rows, 1);

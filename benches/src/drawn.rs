@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use speckv_capture::Cache;
-use speckv_predictor::backend::{Backend, Pricing, Unit};
+use speckv_predictor::backend::{Backend, Host, Pricing, Unit};
 use speckv_predictor::codec::{CHUNK_TOKENS, LoadedMode};
 use speckv_predictor::core::{Chunk, ChunkEncoder, ElementFormat, Geometry, Part, Shape, Stream};
 use speckv_predictor::data::Ints;
@@ -79,15 +79,15 @@ struct Draw {
     planes: Vec<[Vec<u8>; 2]>,
 }
 
-impl Planes for Draw {
-    fn plane<B: Backend>(
+impl<B: Backend> Planes<B> for Draw {
+    fn plane(
         &mut self,
         b: &B,
         (layer, part, _): (usize, Part, usize),
         pricing: &Pricing,
         mu: &B::Ints,
         token: &B::Ints,
-    ) -> Result<Vec<u16>, Error> {
+    ) -> Result<B::Codes, Error> {
         let (mu, token) = (b.download(mu), b.download(token));
         let mut codes = Vec::with_capacity(mu.data.len());
         for (row, token) in mu.data.chunks(mu.cols).zip(&token.data) {
@@ -98,7 +98,7 @@ impl Planes for Draw {
             }
         }
         self.planes[layer][part as usize].extend(codes.iter().flat_map(|code| code.to_le_bytes()));
-        Ok(codes)
+        Ok(b.upload_codes(codes))
     }
 }
 
@@ -112,15 +112,15 @@ pub struct Told<'a> {
     pub kept: Option<&'a mut Predicted>,
 }
 
-impl Planes for Told<'_> {
-    fn plane<B: Backend>(
+impl<B: Backend> Planes<B> for Told<'_> {
+    fn plane(
         &mut self,
         b: &B,
         (layer, part, head): (usize, Part, usize),
         pricing: &Pricing,
         mu: &B::Ints,
         token: &B::Ints,
-    ) -> Result<Vec<u16>, Error> {
+    ) -> Result<B::Codes, Error> {
         let start = self.tokens.start % self.cache.tokens;
         let codes = codes(self.cache, layer, part, head, start..start + self.tokens.len());
         if let Some(Predicted(all)) = &mut self.kept {
@@ -133,7 +133,7 @@ impl Planes for Told<'_> {
                 codes: codes.clone(),
             });
         }
-        Ok(codes)
+        Ok(b.upload_codes(codes))
     }
 }
 
@@ -165,30 +165,33 @@ fn chunks(tokens: usize) -> Vec<Range<usize>> {
 
 impl Predicted {
     /// The coder alone: the chunks that a stream of these planes has.
-    pub fn encode(&self, b: &impl Backend<Ints = Ints>, ids: &[u32]) -> Vec<Chunk> {
+    pub fn encode(&self, b: &impl Host, ids: &[u32]) -> Vec<Chunk> {
         let chunks = chunks(ids.len());
-        let encoder =
-            |r: &Range<usize>| ChunkEncoder::new(ElementFormat::Bf16, self.0.len(), Some(&ids[r.clone()]));
-        let mut encoders: Vec<_> = chunks.iter().map(encoder).collect();
+        let new = |r: &Range<usize>| {
+            (r.clone(), ChunkEncoder::new(ElementFormat::Bf16, self.0.len(), Some(&ids[r.clone()])))
+        };
+        let mut encoder = b.encoder(chunks.iter().map(new).collect());
         for plane in &self.0 {
-            b.encode_plane(&plane.pricing(), &plane.mu, &plane.token, &plane.codes, &chunks, &mut encoders)
+            b.encode_plane(&plane.pricing(), &plane.mu, &plane.token, &plane.codes, &mut encoder)
                 .expect("codes of the format");
         }
-        b.finish_chunks(encoders).expect("all planes are there")
+        b.finish_chunks(encoder).expect("all planes are there")
     }
 
     /// The decoder alone: whether each plane of the stream comes back. Its checksums are checked too.
-    pub fn decode(&self, b: &impl Backend<Ints = Ints>, stream: &Stream<'_>) -> bool {
+    pub fn decode(&self, b: &impl Host, stream: &Stream<'_>) -> bool {
         let header = stream.header();
         let chunks = chunks(header.tokens as usize);
         let stored: Vec<_> = (0..chunks.len()).map(|i| stream.chunk(i).expect("a chunk")).collect();
-        let mut decoders: Vec<_> = stored.iter().map(|c| c.decoder(header).expect("a payload")).collect();
+        let decoders = chunks.into_iter().zip(&stored);
+        let mut decoder =
+            b.decoder(decoders.map(|(rows, c)| (rows, c.decoder(header).expect("a payload"))).collect());
         let equal = self.0.iter().all(|plane| {
-            let codes = b.decode_plane(&plane.pricing(), &plane.mu, &plane.token, &chunks, &mut decoders);
+            let codes = b.decode_plane(&plane.pricing(), &plane.mu, &plane.token, &mut decoder);
             codes.expect("a plane") == plane.codes
         });
-        let mut ends = decoders.into_iter().zip(&stored);
-        equal && ends.all(|(decoder, chunk)| decoder.finish(chunk.values_checksum).is_ok())
+        let checksums: Vec<u64> = stored.iter().map(|chunk| chunk.values_checksum).collect();
+        equal && b.finish_decoders(decoder, &checksums).is_ok()
     }
 }
 

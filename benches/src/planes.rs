@@ -1,11 +1,8 @@
 //! Synthetic planes of a stated rate, and the backend's coder around them.
 
-use std::ops::Range;
-
-use speckv_predictor::Backend;
-use speckv_predictor::backend::{Pricing, Unit};
+use speckv_predictor::backend::{Host, Pricing, Unit};
 use speckv_predictor::core::{Chunk, ChunkDecoder, ChunkEncoder, ElementFormat, Shape};
-use speckv_predictor::data::Ints;
+use speckv_predictor::data::{self, ChunkEncoders, Ints};
 
 use crate::random::Random;
 
@@ -24,9 +21,6 @@ pub const POINTS: [(ElementFormat, f64); 8] = [
     (ElementFormat::F16, 6.6),
     (ElementFormat::F16, 9.6),
 ];
-
-/// A plane is one chunk.
-const CHUNKS: [Range<usize>; 1] = [Range { start: 0, end: TOKENS }];
 
 /// One plane: what it is predicted to be, and what it is.
 pub struct Plane {
@@ -58,7 +52,7 @@ impl Planes {
     ///
     /// # Panics
     /// If no scale index comes within 0.1 bit of `bits`.
-    pub fn new(b: &impl Backend<Ints = Ints>, format: ElementFormat, bits: f64, count: usize) -> Planes {
+    pub fn new(b: &impl Host, format: ElementFormat, bits: f64, count: usize) -> Planes {
         // 8-bit caches are scaled to fill their format.
         let (spread, exponent) = if format.width() == 8 { (40.0, 12) } else { (2.0, 20) };
         let draw = |index| {
@@ -95,45 +89,36 @@ impl Planes {
     }
 
     /// Bits a scalar by the coder's own prices.
-    pub fn rate(&self, b: &impl Backend<Ints = Ints>) -> f64 {
-        self.priced(b).cost() as f64 / 256.0 / self.scalars() as f64
+    pub fn rate(&self, b: &impl Host) -> f64 {
+        data::cost(&self.priced(b)) as f64 / 256.0 / self.scalars() as f64
     }
 
     /// The chunk's symbols and their prices, not yet coded.
-    pub fn priced(&self, b: &impl Backend<Ints = Ints>) -> ChunkEncoder {
-        let mut encoders = [ChunkEncoder::new(self.format, self.planes.len(), None)];
+    pub fn priced(&self, b: &impl Host) -> ChunkEncoders {
+        let mut encoder = vec![(0..TOKENS, ChunkEncoder::new(self.format, self.planes.len(), None))];
         for plane in &self.planes {
-            b.encode_plane(
-                &self.pricing(plane),
-                &plane.mean,
-                &plane.token,
-                &plane.codes,
-                &CHUNKS,
-                &mut encoders,
-            )
-            .expect("codes of the format");
+            b.encode_plane(&self.pricing(plane), &plane.mean, &plane.token, &plane.codes, &mut encoder)
+                .expect("codes of the format");
         }
-        let [encoder] = encoders;
         encoder
     }
 
     /// The chunk: prices and coder.
-    pub fn encode(&self, b: &impl Backend<Ints = Ints>) -> Chunk {
-        let mut chunks = b.finish_chunks(vec![self.priced(b)]).expect("all planes are there");
+    pub fn encode(&self, b: &impl Host) -> Chunk {
+        let mut chunks = b.finish_chunks(self.priced(b)).expect("all planes are there");
         chunks.pop().expect("one chunk")
     }
 
     /// The codes of all planes, checked by the chunk's checksum.
-    pub fn decode(&self, b: &impl Backend<Ints = Ints>, chunk: &Chunk) -> Vec<Vec<u16>> {
+    pub fn decode(&self, b: &impl Host, chunk: &Chunk) -> Vec<Vec<u16>> {
         let decoder = ChunkDecoder::new(self.format, self.planes.len(), TOKENS, false, &chunk.payload);
-        let mut decoders = [decoder.expect("a payload")];
+        let mut decoder = b.decoder(vec![(0..TOKENS, decoder.expect("a payload"))]);
         let decode = |plane: &Plane| {
             let Plane { mean, token, .. } = plane;
-            b.decode_plane(&self.pricing(plane), mean, token, &CHUNKS, &mut decoders).expect("a plane")
+            b.decode_plane(&self.pricing(plane), mean, token, &mut decoder).expect("a plane")
         };
         let codes = self.planes.iter().map(decode).collect();
-        let [decoder] = decoders;
-        decoder.finish(chunk.values_checksum).expect("the end of the chunk");
+        b.finish_decoders(decoder, &[chunk.values_checksum]).expect("the end of the chunk");
         codes
     }
 }

@@ -277,8 +277,10 @@ impl<'a, B: Backend> Pass<'a, B> {
                 .collect();
             let now = reals(&b.download(state.hidden()), net.hidden_exponent);
             let mut y = fold.rotate(&sequence.hidden(layer));
-            for ((y, now), rms) in
-                y.chunks_exact_mut(net.hidden).zip(now.chunks_exact(net.hidden)).zip(state.rms())
+            for ((y, now), rms) in y
+                .chunks_exact_mut(net.hidden)
+                .zip(now.chunks_exact(net.hidden))
+                .zip(&b.download_scales(state.rms()))
             {
                 let share = if rms.m == 0 { 0.0 } else { 1.0 / real(*rms) };
                 y.iter_mut().zip(now).for_each(|(y, n)| *y = ((*y - n) as f64 * share) as f32);

@@ -112,7 +112,7 @@ impl<'a, B: Backend> Pricer<'a, B> {
                 &pricing(s, self.tables.channel(layer, part, head)),
                 &means[s],
                 &token,
-                &codes[s],
+                &b.upload_codes(codes[s].clone()),
             ));
         }
         if head + 1 == self.geometry.kv_heads {
@@ -156,6 +156,7 @@ impl<'a, B: Backend> Pricer<'a, B> {
         let s = &self.sequences[sequence];
         let unit = self.units[sequence].get(layer, part, head);
         let exponent = self.exponents[layer][part as usize];
-        b.values(&s.codes(layer, part, head), self.geometry.head_dim, s.cache.format, unit, exponent)
+        let codes = b.upload_codes(s.codes(layer, part, head));
+        b.values(&codes, self.geometry.head_dim, s.cache.format, unit, exponent)
     }
 }

@@ -10,7 +10,7 @@ use speckv_codec_core::limits::EXPONENT_LIMIT;
 use speckv_codec_core::{Chunk, ChunkDecoder, ChunkEncoder, ElementFormat};
 use speckv_fuzz::backends::{PORTABLE, paths};
 use speckv_fuzz::input::{Plane, Planes, Sizes, many};
-use speckv_predictor::backend::{Backend, Observed, Unit};
+use speckv_predictor::backend::{Backend, Host, Observed, Unit};
 use speckv_predictor::data::Ints;
 use speckv_predictor::{Error, Portable};
 
@@ -67,33 +67,35 @@ impl Input {
     }
 
     /// The first error of `encode_plane`, or the chunks.
-    fn encode<B: Backend>(&self, b: &B) -> std::result::Result<Vec<Chunk>, Error> {
+    fn encode<B: Host>(&self, b: &B) -> std::result::Result<Vec<Chunk>, Error> {
         let count = self.cache.planes.len();
-        let encoder = |rows| ChunkEncoder::new(self.format(), count, self.ids(rows));
-        let mut encoders: Vec<ChunkEncoder> = self.chunks.iter().map(encoder).collect();
+        let new =
+            |rows: &Range<usize>| (rows.clone(), ChunkEncoder::new(self.format(), count, self.ids(rows)));
+        let mut encoder = b.encoder(self.chunks.iter().map(new).collect());
         for (plane, channel) in self.planes() {
             let pricing = plane.model.pricing(self.format(), self.unit, channel);
             let (mu, token) = (b.upload(plane.model.means()), b.upload(plane.model.tokens()));
-            b.encode_plane(&pricing, &mu, &token, &plane.codes, &self.chunks, &mut encoders)?;
+            b.encode_plane(&pricing, &mu, &token, &plane.codes, &mut encoder)?;
         }
-        b.finish_chunks(encoders)
+        b.finish_chunks(encoder)
     }
 
     /// Codes of the planes up to the first error, and that error.
-    fn decode<B: Backend>(&self, b: &B, payloads: &[&[u8]]) -> (Vec<Vec<u16>>, Option<Error>) {
+    fn decode<B: Host>(&self, b: &B, payloads: &[&[u8]]) -> (Vec<Vec<u16>>, Option<Error>) {
         let count = self.cache.planes.len();
         let (mut decoders, mut planes) = (Vec::new(), Vec::new());
         for (rows, payload) in self.chunks.iter().zip(payloads) {
             let ids = self.cache.ids.is_some();
             match ChunkDecoder::new(self.format(), count, rows.len(), ids, payload) {
-                Ok(decoder) => decoders.push(decoder),
+                Ok(decoder) => decoders.push((rows.clone(), decoder)),
                 Err(error) => return (planes, Some(error.into())),
             }
         }
+        let mut decoder = b.decoder(decoders);
         for (plane, channel) in self.planes() {
             let pricing = plane.model.pricing(self.format(), self.unit, channel);
             let (mu, token) = (b.upload(plane.model.means()), b.upload(plane.model.tokens()));
-            match b.decode_plane(&pricing, &mu, &token, &self.chunks, &mut decoders) {
+            match b.decode_plane(&pricing, &mu, &token, &mut decoder) {
                 Ok(codes) => planes.push(codes),
                 Err(error) => return (planes, Some(error)),
             }
@@ -101,7 +103,7 @@ impl Input {
         (planes, None)
     }
 
-    fn observe<B: Backend>(&self, b: &B) -> Vec<[Ints; 4]> {
+    fn observe<B: Host>(&self, b: &B) -> Vec<[Ints; 4]> {
         let one = |(plane, channel): (&Plane, &Vec<i16>)| {
             let pricing = plane.model.pricing(self.format(), self.unit, channel);
             let (mu, token) = (b.upload(plane.model.means()), b.upload(plane.model.tokens()));

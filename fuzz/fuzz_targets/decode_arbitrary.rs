@@ -2,15 +2,14 @@
 //! it is coded again. The input chooses the path.
 #![no_main]
 
-use std::slice;
-
 use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 use speckv_codec_core::{Checksum, ChunkDecoder, ChunkEncoder, Error};
 use speckv_fuzz::backends::{PORTABLE, chosen};
 use speckv_fuzz::input::{Model, Sizes, many};
 use speckv_fuzz::{memory, one_line};
-use speckv_predictor::backend::{Backend, Unit};
+use speckv_predictor::Error::Stream;
+use speckv_predictor::backend::{Backend, Host, Unit};
 
 struct Input<'a> {
     sizes: Sizes,
@@ -31,24 +30,22 @@ impl Input<'_> {
         ChunkDecoder::new(format, planes, tokens, ids, self.payload)
     }
 
-    fn decode<B: Backend>(&self, b: &B) -> speckv_codec_core::Result<Answer> {
-        let mut decoders = [self.decoder()?];
+    fn decode<B: Host>(&self, b: &B) -> speckv_codec_core::Result<Answer> {
+        let mut decoder = b.decoder(vec![(0..self.sizes.tokens, self.decoder()?)]);
         let mut planes = Vec::new();
-        let rows = 0..self.sizes.tokens;
         for model in &self.models {
             let pricing = model.pricing(self.sizes.format, Unit::ONE, &model.channel_scale);
             let (mu, token) = (b.upload(model.means()), b.upload(model.tokens()));
-            match b.decode_plane(&pricing, &mu, &token, slice::from_ref(&rows), &mut decoders) {
+            match b.decode_plane(&pricing, &mu, &token, &mut decoder) {
                 Ok(codes) => planes.push(codes),
                 Err(end) => return Ok(Answer { planes, end: Err(end) }),
             }
         }
-        let [decoder] = decoders;
         // Against one checksum or the other: at least one is wrong, and the error tells the right one.
-        let end = match [0, 1].map(|checksum| decoder.clone().finish(checksum)) {
-            [Err(Error::Damaged { checksum: Checksum::Values, found, .. }), _]
-            | [_, Err(Error::Damaged { checksum: Checksum::Values, found, .. })] => Ok(found),
-            [Err(end), _] => Err(end.into()),
+        let end = match [0, 1].map(|checksum| b.finish_decoders(decoder.clone(), &[checksum])) {
+            [Err(Stream(Error::Damaged { checksum: Checksum::Values, found, .. })), _]
+            | [_, Err(Stream(Error::Damaged { checksum: Checksum::Values, found, .. }))] => Ok(found),
+            [Err(end), _] => Err(end),
             [Ok(()), _] => panic!("a checksum that is 0 and 1"),
         };
         Ok(Answer { planes, end })

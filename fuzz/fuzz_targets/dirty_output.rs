@@ -1,8 +1,6 @@
 //! What a buffer held before changes nothing: outputs prefilled with garbage, vectors that are appended to, scratch reused from call to call.
 #![no_main]
 
-use std::slice;
-
 use arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use speckv_codec_core::checksum::plane_checksum;
@@ -133,13 +131,12 @@ fn run(data: &[u8]) -> Result<()> {
     assert_eq!(decode(&input, decoder.clone(), dirt), clean);
     // The same decoders twice through the path.
     for decoder in [decoder.clone(), decoder] {
-        let mut decoders = [decoder];
-        let rows = 0..input.sizes.tokens;
+        let mut decoder = path.decoder(vec![(0..input.sizes.tokens, decoder)]);
         for (plane, expected) in input.planes.iter().zip(&clean) {
             let model = &plane.model;
             let pricing = model.pricing(input.sizes.format, Unit::ONE, &model.channel_scale);
             let (mu, token) = (model.means(), model.tokens());
-            let found = path.decode_plane(&pricing, &mu, &token, slice::from_ref(&rows), &mut decoders);
+            let found = path.decode_plane(&pricing, &mu, &token, &mut decoder);
             assert_eq!(found, expected.clone().map_err(Into::into));
         }
     }

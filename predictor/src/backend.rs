@@ -4,9 +4,9 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use speckv_codec_core::{Chunk, ChunkDecoder, ChunkEncoder, ElementFormat, Shape};
+use speckv_codec_core::{Chunk, ElementFormat, Shape};
 
-use crate::data::{self, Weights};
+use crate::data::{self, ChunkDecoders, ChunkEncoders, Weights};
 use crate::error::Error;
 use crate::fixed::Scale;
 pub use crate::portable::attention::Attention;
@@ -63,6 +63,10 @@ pub struct Observed<I> {
 
 /// Coarse integer operations over a backend's own buffers. Every result equals that of [`Portable`](crate::portable::Portable) bit for bit,
 /// whatever the batch, tiling or thread count.
+///
+/// A device works behind the caller's back: what fails there (no memory, a fault, a damaged payload) may be told later, by the next of
+/// [`encode_plane`](Backend::encode_plane), [`decode_plane`](Backend::decode_plane), [`finish_chunks`](Backend::finish_chunks),
+/// [`finish_decoders`](Backend::finish_decoders) or [`status`](Backend::status); until then results are of the right size and mean nothing.
 pub trait Backend {
     /// A matrix of fixed-point values.
     type Ints;
@@ -70,6 +74,14 @@ pub trait Backend {
     type Rows;
     /// Weights, packed as the backend likes.
     type Matrix;
+    /// One scale a row.
+    type Scales;
+    /// The codes of a plane.
+    type Codes;
+    /// The encoders of a run's chunks.
+    type Encoder;
+    /// The decoders of a run's chunks.
+    type Decoder<'s>;
 
     /// What answers, for reports: for example `portable`, `cpu/avx512vnni`.
     fn name(&self) -> &str;
@@ -81,16 +93,26 @@ pub trait Backend {
     fn download(&self, x: &Self::Ints) -> data::Ints;
     /// Number of values.
     fn size(&self, x: &Self::Ints) -> usize;
+    /// Brings codes to the backend.
+    fn upload_codes(&self, codes: Vec<u16>) -> Self::Codes;
+    /// Brings codes back.
+    fn download_codes(&self, codes: &Self::Codes) -> Vec<u16>;
+    /// Number of codes.
+    fn count(&self, codes: &Self::Codes) -> usize;
+    /// Brings row scales to the backend.
+    fn upload_scales(&self, scales: Vec<Scale>) -> Self::Scales;
+    /// Brings row scales back.
+    fn download_scales(&self, scales: &Self::Scales) -> Vec<Scale>;
     /// Rows of `x` as digits.
     fn quantise(&self, x: &Self::Ints, how: &Quantise) -> Self::Rows;
     /// Root mean square of each row of `x`.
-    fn rms(&self, x: &Self::Ints, exponent: i32, eps: Scale) -> Vec<Scale>;
+    fn rms(&self, x: &Self::Ints, exponent: i32, eps: Scale) -> Self::Scales;
     /// `out[.., column..] (+)= a . w`, row scales multiplied by `factor` when given.
     fn gemm(
         &self,
         a: &Self::Rows,
         w: &Self::Matrix,
-        factor: Option<&[Scale]>,
+        factor: Option<&Self::Scales>,
         store: Store,
         out: &mut Self::Ints,
     );
@@ -126,42 +148,89 @@ pub trait Backend {
     fn power(&self, x: &Self::Ints, columns: Range<usize>, exponent: i32) -> Self::Ints;
     /// Scale offsets of tokens: sum of one-column features times weights (16 fractional bits) plus `bias` (28 fractional bits).
     fn token_scale(&self, rows: usize, features: &[(&Self::Ints, i32)], bias: i64) -> Self::Ints;
-    /// Prices a plane over all its chunks (ranges of rows) and hands the symbols to the chunks' encoders.
+    /// Brings the encoders of a run's chunks to the backend, before any plane of them.
+    fn encoder(&self, chunks: ChunkEncoders) -> Self::Encoder;
+    /// Prices a plane over all its chunks and hands the symbols to the chunks' encoders.
+    ///
+    /// # Errors
+    /// Those of [`ChunkEncoder::push_plane`](speckv_codec_core::ChunkEncoder::push_plane), of the first chunk that has one.
     fn encode_plane(
         &self,
         pricing: &Pricing,
         mu: &Self::Ints,
         token: &Self::Ints,
-        codes: &[u16],
-        chunks: &[Range<usize>],
-        encoders: &mut [ChunkEncoder],
+        codes: &Self::Codes,
+        to: &mut Self::Encoder,
     ) -> Result<(), Error>;
+    /// What the planes so far cost in all chunks, in 1/256 bit ([`ChunkEncoder::cost`](speckv_codec_core::ChunkEncoder::cost)).
+    fn cost(&self, encoder: &Self::Encoder) -> Result<u64, Error>;
+    /// Runs the coders of finished chunks; results in order.
+    ///
+    /// # Errors
+    /// Those of [`ChunkEncoder::finish`](speckv_codec_core::ChunkEncoder::finish), of the first chunk that has one.
+    fn finish_chunks(&self, encoder: Self::Encoder) -> Result<Vec<Chunk>, Error>;
+    /// Brings the decoders of a run's chunks to the backend, before any plane of them.
+    fn decoder<'s>(&self, chunks: ChunkDecoders<'s>) -> Self::Decoder<'s>;
     /// Decodes a plane over all its chunks; returns the codes.
+    ///
+    /// # Errors
+    /// Those of [`ChunkDecoder::next_plane`](speckv_codec_core::ChunkDecoder::next_plane), of the first chunk that has one.
     fn decode_plane(
         &self,
         pricing: &Pricing,
         mu: &Self::Ints,
         token: &Self::Ints,
-        chunks: &[Range<usize>],
-        decoders: &mut [ChunkDecoder<'_>],
-    ) -> Result<Vec<u16>, Error>;
-    /// Runs the coders of finished chunks; results in order.
-    fn finish_chunks(&self, encoders: Vec<ChunkEncoder>) -> Result<Vec<Chunk>, Error>;
+        from: &mut Self::Decoder<'_>,
+    ) -> Result<Self::Codes, Error>;
+    /// Checks that all chunks ended as they must and gave values with these checksums.
+    ///
+    /// # Errors
+    /// Those of [`ChunkDecoder::finish`](speckv_codec_core::ChunkDecoder::finish), of the first chunk that has one.
+    fn finish_decoders(&self, decoder: Self::Decoder<'_>, values_checksums: &[u64]) -> Result<(), Error>;
     /// What the true codes of a plane say about its prediction.
     fn observe(
         &self,
         pricing: &Pricing,
         mu: &Self::Ints,
         token: &Self::Ints,
-        codes: &[u16],
+        codes: &Self::Codes,
     ) -> Observed<Self::Ints>;
     /// The values of codes alone (of a prefix).
     fn values(
         &self,
-        codes: &[u16],
+        codes: &Self::Codes,
         cols: usize,
         format: ElementFormat,
         unit: Unit,
         exponent: i32,
     ) -> Self::Ints;
+    /// Whether all work so far went well, as far as the backend knows.
+    fn status(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// A backend that works in host memory: what it takes and gives is plain data.
+pub trait Host:
+    for<'s> Backend<
+        Ints = data::Ints,
+        Rows = data::Rows,
+        Scales = Vec<Scale>,
+        Codes = Vec<u16>,
+        Encoder = ChunkEncoders,
+        Decoder<'s> = ChunkDecoders<'s>,
+    >
+{
+}
+
+impl<B> Host for B where
+    B: for<'s> Backend<
+            Ints = data::Ints,
+            Rows = data::Rows,
+            Scales = Vec<Scale>,
+            Codes = Vec<u16>,
+            Encoder = ChunkEncoders,
+            Decoder<'s> = ChunkDecoders<'s>,
+        >
+{
 }

@@ -175,30 +175,32 @@ fn compress_runs<B: Backend>(
     header.check()?;
     let chunk = options.chunk_tokens as usize;
     let mut session = mode.session(b, cache.format, &cache.scales)?;
-    start_at(&mut session, options.from, run, Some(cache.codes))?;
+    start_at(b, &mut session, options.from, run, Some(cache.codes))?;
     let mut chunks = Vec::new();
     for start in (options.from..cache.tokens).step_by(run) {
         let end = (start + run).min(cache.tokens);
         let ranges = chunk_ranges(start, end, chunk);
         let stored = |r: &Range<usize>| header.token_ids.then(|| &ids[start + r.start..start + r.end]);
-        let mut encoders: Vec<ChunkEncoder> = ranges
-            .iter()
-            .map(|r| ChunkEncoder::new(cache.format, cache.geometry.planes(), stored(r)))
-            .collect();
-        let mut planes = Encode {
-            chunks: &ranges,
-            encoders: &mut encoders,
-            codes: |layer, part, head| (cache.codes)(layer, part, head, start..end),
+        let planes = cache.geometry.planes();
+        let encoders = ranges.into_iter().map(|r| {
+            let encoder = ChunkEncoder::new(cache.format, planes, stored(&r));
+            (r, encoder)
+        });
+        let mut encoder = b.encoder(encoders.collect());
+        let mut planes = Encode::<B, _> {
+            encoder: &mut encoder,
+            codes: |layer, part, head| b.upload_codes((cache.codes)(layer, part, head, start..end)),
         };
         let run_ids = if ids.is_empty() { ids } else { &ids[start..end] };
         session.run(end - start, run_ids, &mut planes, progress)?;
-        chunks.extend(b.finish_chunks(encoders)?);
+        chunks.extend(b.finish_chunks(encoder)?);
     }
     Ok(write_stream(&header, &chunks)?)
 }
 
 /// Comes to token `first`: what must be known of the tokens before it is learnt from their codes, a run at a time.
 fn start_at<B: Backend>(
+    b: &B,
     session: &mut Session<'_, B>,
     first: usize,
     run: usize,
@@ -209,7 +211,8 @@ fn start_at<B: Backend>(
     };
     for start in (0..first).step_by(run) {
         let end = (start + run).min(first);
-        session.skip(end - start, |layer, part, head| codes(layer, part, head, start..end))?;
+        session
+            .skip(end - start, |layer, part, head| b.upload_codes(codes(layer, part, head, start..end)))?;
     }
     Ok(())
 }
@@ -272,7 +275,7 @@ fn decompress_runs<B: Backend>(
     };
     let (first, tokens) = (place(header.first_token)?, place(header.tokens)?);
     let mut session = mode.session(b, header.format, &header.scales)?;
-    start_at(&mut session, first, run, known.prefix)?;
+    start_at(b, &mut session, first, run, known.prefix)?;
     let chunk = header.chunk_tokens as usize;
     let mut all_ids = Vec::new();
     for start in (0..tokens).step_by(run) {
@@ -280,8 +283,12 @@ fn decompress_runs<B: Backend>(
         let ranges = chunk_ranges(start, end, chunk);
         let refs: Vec<_> =
             (start / chunk..).take(ranges.len()).map(|c| stream.chunk(c)).collect::<Result<_, _>>()?;
-        let mut decoders: Vec<_> = refs.iter().map(|c| c.decoder(header)).collect::<Result<_, _>>()?;
-        let mut ids: Vec<u32> = decoders.iter().filter_map(|d| d.token_ids()).flatten().copied().collect();
+        let mut decoders = Vec::new();
+        for (rows, chunk) in ranges.into_iter().zip(&refs) {
+            decoders.push((rows, chunk.decoder(header)?));
+        }
+        let mut ids: Vec<u32> =
+            decoders.iter().filter_map(|(_, d)| d.token_ids()).flatten().copied().collect();
         if ids.is_empty() {
             ids = match known.ids {
                 Some(known) if known.len() == tokens => known[start..end].to_vec(),
@@ -299,15 +306,16 @@ fn decompress_runs<B: Backend>(
                 None => Vec::new(),
             };
         }
-        let mut planes = Decode {
-            chunks: &ranges,
-            decoders: &mut decoders,
-            sink: |layer, part, head, codes: &[u16]| sink(layer, part, head, start, codes),
+        let mut decoder = b.decoder(decoders);
+        let mut planes = Decode::<B, _> {
+            decoder: &mut decoder,
+            sink: |layer, part, head, codes: &B::Codes| {
+                sink(layer, part, head, start, &b.download_codes(codes));
+            },
         };
         session.run(end - start, &ids, &mut planes, progress)?;
-        for (decoder, chunk) in decoders.into_iter().zip(&refs) {
-            decoder.finish(chunk.values_checksum)?;
-        }
+        let checksums: Vec<u64> = refs.iter().map(|chunk| chunk.values_checksum).collect();
+        b.finish_decoders(decoder, &checksums)?;
         all_ids.extend(ids);
     }
     Ok(all_ids)

@@ -1,8 +1,35 @@
 //! What operations work on, as plain host data: integer matrices, quantised rows, weights.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
+use speckv_codec_core::{Chunk, ChunkDecoder, ChunkEncoder};
+
+use crate::error::Error;
 use crate::fixed::Scale;
+
+/// The encoders of a run's chunks, each with its rows of the run.
+pub type ChunkEncoders = Vec<(Range<usize>, ChunkEncoder)>;
+/// The decoders of a run's chunks, each with its rows of the run.
+pub type ChunkDecoders<'s> = Vec<(Range<usize>, ChunkDecoder<'s>)>;
+
+/// What the planes so far cost in all chunks.
+pub fn cost(chunks: &ChunkEncoders) -> u64 {
+    chunks.iter().map(|(_, encoder)| encoder.cost()).sum()
+}
+
+/// Finishes chunks in order.
+pub fn finish_chunks(chunks: ChunkEncoders) -> Result<Vec<Chunk>, Error> {
+    chunks.into_iter().map(|(_, encoder)| encoder.finish().map_err(Error::from)).collect()
+}
+
+/// Checks the ends of chunks in order.
+pub fn finish_decoders(chunks: ChunkDecoders<'_>, values_checksums: &[u64]) -> Result<(), Error> {
+    for ((_, decoder), expected) in chunks.into_iter().zip(values_checksums) {
+        decoder.finish(*expected)?;
+    }
+    Ok(())
+}
 
 /// A row-major matrix of fixed-point values, `|v| <= LIMIT`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

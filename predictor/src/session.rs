@@ -2,9 +2,8 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::ops::Range;
 
-use speckv_codec_core::{ChunkDecoder, ChunkEncoder, ElementFormat, Geometry, Part};
+use speckv_codec_core::{ElementFormat, Geometry, Part};
 
 use crate::backend::{Backend, Pricing};
 use crate::coding::CodingTables;
@@ -16,64 +15,60 @@ use crate::predict::{Before, Energies, Predict, Units};
 pub type Progress<'a> = &'a mut dyn FnMut(usize, usize);
 
 /// What a session does with each plane.
-pub trait Planes {
+pub trait Planes<B: Backend> {
     /// Codes a plane against its prediction; returns its true codes, `[tokens, head_dim]`.
-    fn plane<B: Backend>(
+    fn plane(
         &mut self,
         b: &B,
         at: (usize, Part, usize),
         pricing: &Pricing,
         mu: &B::Ints,
         token: &B::Ints,
-    ) -> Result<Vec<u16>, Error>;
+    ) -> Result<B::Codes, Error>;
 }
 
 /// Encodes planes that `codes` supplies.
-pub struct Encode<'a, F> {
-    /// Chunks as ranges of the run's rows.
-    pub chunks: &'a [Range<usize>],
-    /// One encoder a chunk.
-    pub encoders: &'a mut [ChunkEncoder],
+pub struct Encode<'a, B: Backend, F> {
+    /// The run's chunks.
+    pub encoder: &'a mut B::Encoder,
     /// The codes of a plane over the run.
     pub codes: F,
 }
 
-impl<F: FnMut(usize, Part, usize) -> Vec<u16>> Planes for Encode<'_, F> {
-    fn plane<B: Backend>(
+impl<B: Backend, F: FnMut(usize, Part, usize) -> B::Codes> Planes<B> for Encode<'_, B, F> {
+    fn plane(
         &mut self,
         b: &B,
         (layer, part, head): (usize, Part, usize),
         pricing: &Pricing,
         mu: &B::Ints,
         token: &B::Ints,
-    ) -> Result<Vec<u16>, Error> {
+    ) -> Result<B::Codes, Error> {
         let codes = (self.codes)(layer, part, head);
-        expect_codes(codes.len(), b.size(mu))?;
-        b.encode_plane(pricing, mu, token, &codes, self.chunks, self.encoders)?;
+        expect_codes(b.count(&codes), b.size(mu))?;
+        b.encode_plane(pricing, mu, token, &codes, self.encoder)?;
         Ok(codes)
     }
 }
 
 /// Decodes planes and hands them to `sink`.
-pub struct Decode<'a, 'b, F> {
-    /// Chunks as ranges of the run's rows.
-    pub chunks: &'a [Range<usize>],
-    /// One decoder a chunk.
-    pub decoders: &'a mut [ChunkDecoder<'b>],
+pub struct Decode<'a, 's, B: Backend + 's, F> {
+    /// The run's chunks.
+    pub decoder: &'a mut B::Decoder<'s>,
     /// Takes the codes of a plane over the run.
     pub sink: F,
 }
 
-impl<F: FnMut(usize, Part, usize, &[u16])> Planes for Decode<'_, '_, F> {
-    fn plane<B: Backend>(
+impl<B: Backend, F: FnMut(usize, Part, usize, &B::Codes)> Planes<B> for Decode<'_, '_, B, F> {
+    fn plane(
         &mut self,
         b: &B,
         (layer, part, head): (usize, Part, usize),
         pricing: &Pricing,
         mu: &B::Ints,
         token: &B::Ints,
-    ) -> Result<Vec<u16>, Error> {
-        let codes = b.decode_plane(pricing, mu, token, self.chunks, self.decoders)?;
+    ) -> Result<B::Codes, Error> {
+        let codes = b.decode_plane(pricing, mu, token, self.decoder)?;
         (self.sink)(layer, part, head, &codes);
         Ok(codes)
     }
@@ -145,7 +140,7 @@ impl<'a, B: Backend> Session<'a, B> {
     pub fn skip(
         &mut self,
         tokens: usize,
-        mut codes: impl FnMut(usize, Part, usize) -> Vec<u16>,
+        mut codes: impl FnMut(usize, Part, usize) -> B::Codes,
     ) -> Result<(), Error> {
         if self.before() != Before::Truth {
             return self.pass(tokens);
@@ -160,7 +155,7 @@ impl<'a, B: Backend> Session<'a, B> {
                     let unit = self.units.get(layer, part, head);
                     let exponent = self.exponents[layer][part as usize];
                     let codes = codes(layer, part, head);
-                    expect_codes(codes.len(), tokens * hd)?;
+                    expect_codes(b.count(&codes), tokens * hd)?;
                     b.add(&mut all, head * hd, &b.values(&codes, hd, self.format, unit, exponent));
                 }
                 parts.push(all);
@@ -169,6 +164,7 @@ impl<'a, B: Backend> Session<'a, B> {
                 self.predictor.past(b, layer, key, value);
             }
         }
+        b.status()?;
         self.end(tokens);
         Ok(())
     }
@@ -190,7 +186,7 @@ impl<'a, B: Backend> Session<'a, B> {
         &mut self,
         tokens: usize,
         ids: &[u32],
-        planes: &mut impl Planes,
+        planes: &mut impl Planes<B>,
         progress: Progress,
     ) -> Result<(), Error> {
         let b = self.backend;
@@ -224,6 +220,7 @@ impl<'a, B: Backend> Session<'a, B> {
             }
             progress(self.position, layer);
         }
+        b.status()?;
         self.end(tokens);
         Ok(())
     }

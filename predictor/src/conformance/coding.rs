@@ -81,26 +81,15 @@ impl Plane {
         }
     }
 
-    fn encode<B: Backend>(
-        &self,
-        b: &B,
-        shape: &Shape,
-        chunks: &[Range<usize>],
-        to: &mut [ChunkEncoder],
-    ) -> Result<(), Error> {
+    fn encode<B: Backend>(&self, b: &B, shape: &Shape, to: &mut B::Encoder) -> Result<(), Error> {
         let (mu, token) = (b.upload(self.mu.clone()), b.upload(self.token.clone()));
-        b.encode_plane(&self.pricing(shape), &mu, &token, &self.codes, chunks, to)
+        let codes = b.upload_codes(self.codes.clone());
+        b.encode_plane(&self.pricing(shape), &mu, &token, &codes, to)
     }
 
-    fn decode<B: Backend>(
-        &self,
-        b: &B,
-        shape: &Shape,
-        chunks: &[Range<usize>],
-        from: &mut [ChunkDecoder<'_>],
-    ) -> Result<Vec<u16>, Error> {
+    fn decode<B: Backend>(&self, b: &B, shape: &Shape, from: &mut B::Decoder<'_>) -> Result<B::Codes, Error> {
         let (mu, token) = (b.upload(self.mu.clone()), b.upload(self.token.clone()));
-        b.decode_plane(&self.pricing(shape), &mu, &token, chunks, from)
+        b.decode_plane(&self.pricing(shape), &mu, &token, from)
     }
 }
 
@@ -128,26 +117,41 @@ impl Cache {
         self.planes[0].format
     }
 
-    fn encode<B: Backend>(&self, b: &B) -> Result<Vec<Chunk>, Error> {
-        let mut encoders: Vec<ChunkEncoder> =
-            self.chunks.iter().map(|_| ChunkEncoder::new(self.format(), self.planes.len(), None)).collect();
+    /// The chunks and what their planes cost.
+    fn encode<B: Backend>(&self, b: &B) -> Result<(Vec<Chunk>, u64), Error> {
+        let new =
+            |rows: &Range<usize>| (rows.clone(), ChunkEncoder::new(self.format(), self.planes.len(), None));
+        let mut encoder = b.encoder(self.chunks.iter().map(new).collect());
         for plane in &self.planes {
-            plane.encode(b, &self.shape, &self.chunks, &mut encoders)?;
+            plane.encode(b, &self.shape, &mut encoder)?;
         }
-        b.finish_chunks(encoders)
+        let cost = b.cost(&encoder)?;
+        Ok((b.finish_chunks(encoder)?, cost))
     }
 
-    fn decode<B: Backend>(&self, b: &B, payloads: &[Vec<u8>]) -> Result<Vec<Vec<u16>>, Error> {
+    fn decode<B: Backend>(
+        &self,
+        b: &B,
+        payloads: &[Vec<u8>],
+        checksums: &[u64],
+    ) -> Result<Vec<Vec<u16>>, Error> {
         let mut decoders = Vec::new();
         for (payload, rows) in payloads.iter().zip(&self.chunks) {
-            decoders.push(ChunkDecoder::new(self.format(), self.planes.len(), rows.len(), false, payload)?);
+            let decoder = ChunkDecoder::new(self.format(), self.planes.len(), rows.len(), false, payload)?;
+            decoders.push((rows.clone(), decoder));
         }
-        self.planes.iter().map(|plane| plane.decode(b, &self.shape, &self.chunks, &mut decoders)).collect()
+        let mut decoder = b.decoder(decoders);
+        let mut planes = Vec::new();
+        for plane in &self.planes {
+            planes.push(plane.decode(b, &self.shape, &mut decoder)?);
+        }
+        b.finish_decoders(decoder, checksums)?;
+        Ok(planes.iter().map(|codes| b.download_codes(codes)).collect())
     }
 }
 
-fn payloads(chunks: &[Chunk]) -> Vec<Vec<u8>> {
-    chunks.iter().map(|c| c.payload.clone()).collect()
+fn parts(chunks: &[Chunk]) -> (Vec<Vec<u8>>, Vec<u64>) {
+    chunks.iter().map(|c| (c.payload.clone(), c.values_checksum)).unzip()
 }
 
 fn caches() -> impl Iterator<Item = (u64, Cache)> {
@@ -162,7 +166,8 @@ pub fn encode_and_decode<B: Backend>(b: &B) {
         let expected = cache.encode(&definition());
         case.equal(&cache.encode(b), &expected);
         let codes: Vec<Vec<u16>> = cache.planes.iter().map(|p| p.codes.clone()).collect();
-        case.equal(&cache.decode(b, &payloads(&expected.expect("planes that can be coded"))), &Ok(codes));
+        let (payloads, checksums) = parts(&expected.expect("planes that can be coded").0);
+        case.equal(&cache.decode(b, &payloads, &checksums), &Ok(codes));
     }
 }
 
@@ -170,8 +175,8 @@ pub fn encode_and_decode<B: Backend>(b: &B) {
 pub fn decode_damaged<B: Backend>(b: &B) {
     for (seed, cache) in caches() {
         let rng = &mut Random::new(seed + 5000);
-        let good = payloads(&cache.encode(&definition()).expect("planes that can be coded"));
-        for _ in 0..6 {
+        let (good, mut checksums) = parts(&cache.encode(&definition()).expect("planes that can be coded").0);
+        for i in 0..6 {
             let mut bad = good.clone();
             let which = rng.bits() as usize % bad.len();
             let payload = &mut bad[which];
@@ -183,7 +188,8 @@ pub fn decode_damaged<B: Backend>(b: &B) {
             }
             let case =
                 Case::new(b, format!("damage at byte {at} of chunk {which}, {:?}", cache.format()), seed);
-            case.equal(&cache.decode(b, &bad), &cache.decode(&definition(), &bad));
+            checksums[which] ^= i & 1;
+            case.equal(&cache.decode(b, &bad, &checksums), &cache.decode(&definition(), &bad, &checksums));
         }
     }
 }
@@ -207,7 +213,7 @@ pub fn reject<B: Backend>(b: &B) {
             cache = Cache::new(&mut Random::new(seed), cache.format());
         }
         // One plane more than the decoder was told of.
-        let good = payloads(&cache.encode(&definition()).expect("planes that can be coded"));
+        let (good, checksums) = parts(&cache.encode(&definition()).expect("planes that can be coded").0);
         cache.planes.push(Plane::new(
             &mut Random::new(seed),
             cache.planes[0].mu.rows,
@@ -217,8 +223,10 @@ pub fn reject<B: Backend>(b: &B) {
         let mut short = good.clone();
         short.iter_mut().for_each(|p| p.truncate(p.len() / 2));
         let case = Case::new(b, format!("a plane too many, {:?}", cache.format()), seed);
-        case.equal(&cache.decode(b, &good), &cache.decode(&definition(), &good));
-        case.equal(&cache.decode(b, &short), &cache.decode(&definition(), &short));
+        for payloads in [&good, &short] {
+            let expected = cache.decode(&definition(), payloads, &checksums);
+            case.equal(&cache.decode(b, payloads, &checksums), &expected);
+        }
     }
 }
 
@@ -232,7 +240,7 @@ pub fn observe<B: Backend>(b: &B) {
                 &pricing,
                 &b.upload(plane.mu.clone()),
                 &b.upload(plane.token.clone()),
-                &plane.codes,
+                &b.upload_codes(plane.codes.clone()),
             );
             let what = |of| {
                 format!("observed {of} of {:?}, {:?}, exponent {}", plane.format, plane.unit, plane.exponent)
@@ -253,7 +261,7 @@ pub fn values<B: Backend>(b: &B) {
         let codes: Vec<u16> = (0..=(1u32 << format.width()) - 1).map(|c| c as u16).collect();
         for (seed, exponent) in [(0, 0), (1, 16), (2, 29), (3, -8)] {
             let unit = unit(&mut Random::new(seed), format);
-            let found = b.download(&b.values(&codes, 64, format, unit, exponent));
+            let found = b.download(&b.values(&b.upload_codes(codes.clone()), 64, format, unit, exponent));
             let expected = definition().values(&codes, 64, format, unit, exponent);
             Case::new(b, format!("values of {format:?}, {unit:?}, exponent {exponent}"), seed)
                 .same(&found, &expected);

@@ -26,7 +26,8 @@ impl Product {
         let rows = b.quantise(&b.upload(self.x.clone()), &self.how);
         let matrix = b.load(self.weights.clone()).expect("weights that fit their description");
         let mut out = b.upload(self.before.clone());
-        b.gemm(&rows, &matrix, self.factor.as_deref(), self.store, &mut out);
+        let factor = self.factor.clone().map(|f| b.upload_scales(f));
+        b.gemm(&rows, &matrix, factor.as_ref(), self.store, &mut out);
         b.download(&out)
     }
 

@@ -24,7 +24,7 @@ pub struct State<'a, B: Backend> {
     /// The layer being coded.
     pub layer: Layer<'a, B>,
     hidden: Option<B::Ints>,
-    rms: Vec<Scale>,
+    rms: Option<B::Scales>,
     powers: Option<[B::Ints; 2]>,
     past: Vec<Option<[B::Rows; 2]>>,
 }
@@ -44,7 +44,7 @@ impl<'a, B: Backend> State<'a, B> {
             closed: mode.feedback,
             layer: Layer::new(about, steps, residual, mode.feedback),
             hidden: None,
-            rms: Vec::new(),
+            rms: None,
             powers: None,
             past: (0..about.layers).map(|_| None).collect(),
         }
@@ -75,8 +75,8 @@ impl<'a, B: Backend> State<'a, B> {
     }
 
     /// RMS of the residual stream at the layer's start, token by token.
-    pub fn rms(&self) -> &[Scale] {
-        &self.rms
+    pub fn rms(&self) -> &B::Scales {
+        self.rms.as_ref().expect("a layer has begun")
     }
 
     /// Log-powers of predicted keys and values.
@@ -108,7 +108,7 @@ impl<'a, B: Backend> State<'a, B> {
         }
         let [fk, fv] = self.about.exponents[layer];
         self.powers = Some([b.power(&kv, 0..w, fk), b.power(&kv, w..2 * w, fv)]);
-        self.rms = b.rms(self.hidden(), self.net.hidden_exponent, self.eps());
+        self.rms = Some(b.rms(self.hidden(), self.net.hidden_exponent, self.eps()));
         self.layer.begin_layer(b, kv);
     }
 
@@ -118,7 +118,7 @@ impl<'a, B: Backend> State<'a, B> {
             Quantise::rows(self.layer.width(), self.residual, self.about.exponents[layer][part as usize]);
         let rows = b.quantise(self.layer.innovation(part), &how);
         let hidden = self.hidden.as_mut().expect("a run has begun");
-        b.gemm(&rows, gain, Some(&self.rms), Store::ADD, hidden);
+        b.gemm(&rows, gain, self.rms.as_ref(), Store::ADD, hidden);
     }
 
     fn attention_rows(&self, b: &B, x: &B::Ints, exponent: i32, gain: Scale) -> B::Rows {

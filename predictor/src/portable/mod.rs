@@ -10,10 +10,10 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use speckv_codec_core::{Chunk, ChunkDecoder, ChunkEncoder, ElementFormat, PlaneModel};
+use speckv_codec_core::{Chunk, ElementFormat, PlaneModel};
 
 use crate::backend::{Attention, Backend, Observed, Pricing, Quantise, Rotary, Silu, Store, Truth, Unit};
-use crate::data::{Ints, Rows, Weights};
+use crate::data::{self, ChunkDecoders, ChunkEncoders, Ints, Rows, Weights};
 use crate::error::Error;
 use crate::fixed::{Scale, saturate};
 use crate::tables::Tables;
@@ -148,6 +148,10 @@ impl Backend for Portable {
     type Ints = Ints;
     type Rows = Rows;
     type Matrix = Weights;
+    type Scales = Vec<Scale>;
+    type Codes = Vec<u16>;
+    type Encoder = ChunkEncoders;
+    type Decoder<'s> = ChunkDecoders<'s>;
 
     fn name(&self) -> &str {
         "portable"
@@ -167,6 +171,26 @@ impl Backend for Portable {
 
     fn size(&self, x: &Ints) -> usize {
         x.data.len()
+    }
+
+    fn upload_codes(&self, codes: Vec<u16>) -> Vec<u16> {
+        codes
+    }
+
+    fn download_codes(&self, codes: &Vec<u16>) -> Vec<u16> {
+        codes.clone()
+    }
+
+    fn count(&self, codes: &Vec<u16>) -> usize {
+        codes.len()
+    }
+
+    fn upload_scales(&self, scales: Vec<Scale>) -> Vec<Scale> {
+        scales
+    }
+
+    fn download_scales(&self, scales: &Vec<Scale>) -> Vec<Scale> {
+        scales.clone()
     }
 
     fn quantise(&self, x: &Ints, how: &Quantise) -> Rows {
@@ -193,8 +217,8 @@ impl Backend for Portable {
         (0..x.rows).map(|t| quantise::rms(x.row(t), exponent, eps)).collect()
     }
 
-    fn gemm(&self, a: &Rows, w: &Weights, factor: Option<&[Scale]>, store: Store, out: &mut Ints) {
-        let cols = out.cols;
+    fn gemm(&self, a: &Rows, w: &Weights, factor: Option<&Vec<Scale>>, store: Store, out: &mut Ints) {
+        let (cols, factor) = (out.cols, factor.map(Vec::as_slice));
         for t in 0..a.rows {
             gemm::gemm_row(a, t, w, factor, store, &mut out.data[t * cols..(t + 1) * cols]);
         }
@@ -265,16 +289,23 @@ impl Backend for Portable {
         out
     }
 
+    fn encoder(&self, chunks: ChunkEncoders) -> ChunkEncoders {
+        chunks
+    }
+
+    fn cost(&self, encoder: &ChunkEncoders) -> Result<u64, Error> {
+        Ok(data::cost(encoder))
+    }
+
     fn encode_plane(
         &self,
         pricing: &Pricing,
         mu: &Ints,
         token: &Ints,
-        codes: &[u16],
-        chunks: &[Range<usize>],
-        encoders: &mut [ChunkEncoder],
+        codes: &Vec<u16>,
+        to: &mut ChunkEncoders,
     ) -> Result<(), Error> {
-        for (range, encoder) in chunks.iter().zip(encoders) {
+        for (range, encoder) in to {
             let units = CodeUnits::new(pricing, mu, token, range.clone(), &self.tables);
             encoder.push_plane(&units.model(pricing), &codes[range.start * mu.cols..range.end * mu.cols])?;
         }
@@ -286,11 +317,10 @@ impl Backend for Portable {
         pricing: &Pricing,
         mu: &Ints,
         token: &Ints,
-        chunks: &[Range<usize>],
-        decoders: &mut [ChunkDecoder<'_>],
+        from: &mut ChunkDecoders<'_>,
     ) -> Result<Vec<u16>, Error> {
         let mut codes = alloc::vec![0; mu.data.len()];
-        for (range, decoder) in chunks.iter().zip(decoders) {
+        for (range, decoder) in from {
             let units = CodeUnits::new(pricing, mu, token, range.clone(), &self.tables);
             decoder
                 .next_plane(&units.model(pricing), &mut codes[range.start * mu.cols..range.end * mu.cols])?;
@@ -298,11 +328,19 @@ impl Backend for Portable {
         Ok(codes)
     }
 
-    fn finish_chunks(&self, encoders: Vec<ChunkEncoder>) -> Result<Vec<Chunk>, Error> {
-        encoders.into_iter().map(|e| e.finish().map_err(Error::from)).collect()
+    fn finish_chunks(&self, encoder: ChunkEncoders) -> Result<Vec<Chunk>, Error> {
+        data::finish_chunks(encoder)
     }
 
-    fn observe(&self, pricing: &Pricing, mu: &Ints, token: &Ints, codes: &[u16]) -> Observed<Ints> {
+    fn decoder<'s>(&self, chunks: ChunkDecoders<'s>) -> ChunkDecoders<'s> {
+        chunks
+    }
+
+    fn finish_decoders(&self, decoder: ChunkDecoders<'_>, values_checksums: &[u64]) -> Result<(), Error> {
+        data::finish_decoders(decoder, values_checksums)
+    }
+
+    fn observe(&self, pricing: &Pricing, mu: &Ints, token: &Ints, codes: &Vec<u16>) -> Observed<Ints> {
         let (rows, cols) = (mu.rows, mu.cols);
         let units = CodeUnits::new(pricing, mu, token, 0..rows, &self.tables);
         let mut truth = Truth { value: Ints::zeros(rows, cols), innovation: Ints::zeros(rows, cols) };
@@ -325,7 +363,14 @@ impl Backend for Portable {
         Observed { truth, energy }
     }
 
-    fn values(&self, codes: &[u16], cols: usize, format: ElementFormat, unit: Unit, exponent: i32) -> Ints {
+    fn values(
+        &self,
+        codes: &Vec<u16>,
+        cols: usize,
+        format: ElementFormat,
+        unit: Unit,
+        exponent: i32,
+    ) -> Ints {
         let data = codes.iter().map(|c| unit.value(*c, format, exponent)).collect();
         Ints { rows: codes.len() / cols, cols, data }
     }

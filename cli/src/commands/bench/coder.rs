@@ -47,22 +47,26 @@ pub fn measure<B: Backend>(
     let pricing = Pricing { format, unit: Unit::ONE, exponent: EXPONENT, channel: &channel, shape: &shape };
     let mu = b.upload(Ints { rows: tokens, cols: COLUMNS, data: mean });
     let token = b.upload(Ints::zeros(tokens, 1));
+    let on_backend = b.upload_codes(codes.clone());
     let ranges: Vec<Range<usize>> = (0..CHUNKS).map(|i| i * CHUNK..(i + 1) * CHUNK).collect();
 
     let encode = || -> Result<Vec<Chunk>> {
-        let mut encoders: Vec<_> = ranges.iter().map(|_| ChunkEncoder::new(format, 1, None)).collect();
-        b.encode_plane(&pricing, &mu, &token, &codes, &ranges, &mut encoders)?;
-        Ok(b.finish_chunks(encoders)?)
+        let one = |rows: &Range<usize>| (rows.clone(), ChunkEncoder::new(format, 1, None));
+        let mut encoder = b.encoder(ranges.iter().map(one).collect());
+        b.encode_plane(&pricing, &mu, &token, &on_backend, &mut encoder)?;
+        Ok(b.finish_chunks(encoder)?)
     };
     let chunks = encode()?;
     let decode = || -> Result<Vec<u16>> {
-        let decoders = chunks.iter().map(|c| ChunkDecoder::new(format, 1, CHUNK, false, &c.payload));
-        let mut decoders = decoders.collect::<std::result::Result<Vec<_>, _>>()?;
-        let out = b.decode_plane(&pricing, &mu, &token, &ranges, &mut decoders)?;
-        for (decoder, chunk) in decoders.into_iter().zip(&chunks) {
-            decoder.finish(chunk.values_checksum)?;
+        let mut decoders = Vec::new();
+        for (rows, chunk) in ranges.iter().zip(&chunks) {
+            decoders.push((rows.clone(), ChunkDecoder::new(format, 1, CHUNK, false, &chunk.payload)?));
         }
-        Ok(out)
+        let mut decoder = b.decoder(decoders);
+        let out = b.decode_plane(&pricing, &mu, &token, &mut decoder)?;
+        let checksums: Vec<u64> = chunks.iter().map(|chunk| chunk.values_checksum).collect();
+        b.finish_decoders(decoder, &checksums)?;
+        Ok(b.download_codes(&out))
     };
     if decode()? != codes {
         let message = "the coder does not give back what was encoded; this is a defect, please report it";
@@ -75,6 +79,6 @@ pub fn measure<B: Backend>(
         bits: 8.0 * bytes as f64 / scalars as f64,
         encode: rate(timer.median(encode)),
         decode: rate(timer.median(decode)),
-        observe: rate(timer.median(|| b.observe(&pricing, &mu, &token, &codes))),
+        observe: rate(timer.median(|| b.observe(&pricing, &mu, &token, &on_backend))),
     })
 }

@@ -40,19 +40,20 @@ struct Price<'a> {
     costs: Vec<[u64; 2]>,
 }
 
-impl Planes for Price<'_> {
-    fn plane<B: Backend>(
+impl<B: Backend> Planes<B> for Price<'_> {
+    fn plane(
         &mut self,
         b: &B,
         (layer, part, head): (usize, Part, usize),
         pricing: &Pricing,
         mu: &B::Ints,
         token: &B::Ints,
-    ) -> std::result::Result<Vec<u16>, speckv_predictor::Error> {
-        let codes = caches::codes(self.cache, layer, part, head, self.tokens.clone());
-        let mut encoders = vec![ChunkEncoder::new(self.cache.format, 1, None); self.chunks.len()];
-        b.encode_plane(pricing, mu, token, &codes, &self.chunks, &mut encoders)?;
-        self.costs[layer][part as usize] += encoders.iter().map(ChunkEncoder::cost).sum::<u64>();
+    ) -> std::result::Result<B::Codes, speckv_predictor::Error> {
+        let codes = b.upload_codes(caches::codes(self.cache, layer, part, head, self.tokens.clone()));
+        let one = |rows: &Range<usize>| (rows.clone(), ChunkEncoder::new(self.cache.format, 1, None));
+        let mut encoder = b.encoder(self.chunks.iter().map(one).collect());
+        b.encode_plane(pricing, mu, token, &codes, &mut encoder)?;
+        self.costs[layer][part as usize] += b.cost(&encoder)?;
         Ok(codes)
     }
 }
