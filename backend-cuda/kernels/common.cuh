@@ -29,6 +29,8 @@ __device__ __forceinline__ void sync_warp() { __nvvm_bar_warp_sync(~0u); }
 __device__ __forceinline__ u32 warp_ballot(bool p) { return __nvvm_vote_ballot_sync(~0u, p); }
 __device__ __forceinline__ i32 shuffle(i32 v, u32 lane) { return __nvvm_shfl_sync_idx_i32(~0u, v, lane, 31); }
 __device__ __forceinline__ i32 shuffle_xor(i32 v, u32 mask) { return __nvvm_shfl_sync_bfly_i32(~0u, v, mask, 31); }
+__device__ __forceinline__ void atomic_min(u32 *p, u32 v) { __nvvm_atom_min_gen_ui(p, v); }
+__device__ __forceinline__ void atomic_add(u64 *p, u64 v) { __nvvm_atom_add_gen_ll((i64 *)p, (i64)v); }
 #else
 __device__ __forceinline__ u32 thread_x() { return threadIdx.x; }
 __device__ __forceinline__ u32 block_x() { return blockIdx.x; }
@@ -41,6 +43,8 @@ __device__ __forceinline__ void sync_warp() { __syncwarp(); }
 __device__ __forceinline__ u32 warp_ballot(bool p) { return __ballot_sync(~0u, p); }
 __device__ __forceinline__ i32 shuffle(i32 v, u32 lane) { return __shfl_sync(~0u, v, lane); }
 __device__ __forceinline__ i32 shuffle_xor(i32 v, u32 mask) { return __shfl_xor_sync(~0u, v, mask); }
+__device__ __forceinline__ void atomic_min(u32 *p, u32 v) { atomicMin(p, v); }
+__device__ __forceinline__ void atomic_add(u64 *p, u64 v) { atomicAdd(p, v); }
 #endif
 
 #define KERNEL extern "C" __global__ void

@@ -31,6 +31,29 @@ pub struct Chunk {
     pub values_checksum: u64,
 }
 
+impl Chunk {
+    /// Puts a chunk together from what a coder made of its planes: how each is stored, the token ids if the stream carries them, the lanes' states
+    /// and the words in decoding order, and the checksum of the values. [`ChunkEncoder`] ends with this; so do coders that work elsewhere.
+    pub fn assemble(
+        modes: impl Iterator<Item = PlaneMode>,
+        token_ids: Option<&[u32]>,
+        states: &[u32; LANES],
+        words: &[u16],
+        values_checksum: u64,
+    ) -> Self {
+        let mut payload = Vec::with_capacity(512 + 2 * words.len());
+        bits::pack(modes.map(|mode| (mode == PlaneMode::Raw).into()), 1, &mut payload);
+        if let Some(ids) = token_ids {
+            let width = id_bits(ids.iter().copied());
+            payload.push(width as u8);
+            bits::pack(ids.iter().copied(), width, &mut payload);
+        }
+        payload.extend(states.iter().flat_map(|state| state.to_le_bytes()));
+        payload.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        Self { payload_checksum: xxh3(&payload), values_checksum, payload }
+    }
+}
+
 /// Encodes the planes of one chunk, given in plane order (layer, part, head).
 ///
 /// The coder runs backwards, so planes are kept until [`finish`](Self::finish): 10 bytes a scalar.
@@ -64,6 +87,21 @@ impl ChunkEncoder {
             values: ValuesChecksum::new(),
             scratch: Vec::new(),
         }
+    }
+
+    /// Element format of the planes.
+    pub fn format(&self) -> ElementFormat {
+        self.format
+    }
+
+    /// Number of planes that the chunk will have.
+    pub fn planes(&self) -> usize {
+        self.planes_expected
+    }
+
+    /// The token ids that go into the chunk.
+    pub fn token_ids(&self) -> Option<&[u32]> {
+        self.token_ids.as_deref()
     }
 
     /// What the planes so far cost in 1/256 bit: their symbols' costs, or the width of their codes where they are stored raw. The chunk takes so much,
@@ -153,16 +191,11 @@ impl ChunkEncoder {
             }
             (states, words) = self.encode(&mut push);
         }
-        let mut payload = Vec::with_capacity(self.planes.len() / 8 + 256 + 2 * words.len());
-        bits::pack(self.planes.iter().map(|plane| plane.symbols.is_empty().into()), 1, &mut payload);
-        if let Some(ids) = &self.token_ids {
-            let width = id_bits(ids.iter().copied());
-            payload.push(width as u8);
-            bits::pack(ids.iter().copied(), width, &mut payload);
-        }
-        payload.extend(states.iter().flat_map(|state| state.to_le_bytes()));
-        payload.extend(words.iter().flat_map(|word| word.to_le_bytes()));
-        Ok(Chunk { payload_checksum: xxh3(&payload), values_checksum: self.values.value(), payload })
+        let modes = self.planes.iter().map(|plane| match plane.symbols.is_empty() {
+            true => PlaneMode::Raw,
+            false => PlaneMode::Coded,
+        });
+        Ok(Chunk::assemble(modes, self.token_ids.as_deref(), &states, &words, self.values.value()))
     }
 
     fn encode(&self, push: &mut impl FnMut(&mut LaneEncoder, &[Symbol])) -> ([u32; LANES], Vec<u16>) {
@@ -248,8 +281,42 @@ impl<'a> ChunkDecoder<'a> {
 
     /// How the next plane is stored; `None` after the last.
     pub fn mode(&self) -> Option<PlaneMode> {
-        let raw = bits::get(self.modes, 1, self.done) != 0;
-        (self.done < self.planes).then_some(if raw { PlaneMode::Raw } else { PlaneMode::Coded })
+        self.mode_of(self.done)
+    }
+
+    /// How a plane is stored; `None` after the last.
+    pub fn mode_of(&self, plane: usize) -> Option<PlaneMode> {
+        if plane >= self.planes {
+            return None;
+        }
+        Some(if bits::get(self.modes, 1, plane) != 0 { PlaneMode::Raw } else { PlaneMode::Coded })
+    }
+
+    /// Element format of the planes.
+    pub fn format(&self) -> ElementFormat {
+        self.format
+    }
+
+    /// Number of planes in the chunk.
+    pub fn planes(&self) -> usize {
+        self.planes
+    }
+
+    /// An error that counts bytes from the first word, as one that counts them from the start of the payload.
+    pub fn in_payload(&self, error: Error) -> Error {
+        shift(error, self.words_at)
+    }
+
+    /// [`finish`](Self::finish) for planes decoded elsewhere: `lanes` as they stand after the last plane, `found` the checksum of the values.
+    ///
+    /// # Errors
+    /// [`Rule::WordsLeft`], [`Rule::FinalState`], [`Error::Truncated`] or [`Error::Damaged`].
+    pub fn finish_elsewhere(self, lanes: &Lanes<'_>, found: u64, expected: u64) -> Result<()> {
+        lanes.check_end().map_err(|error| self.in_payload(error))?;
+        if found == expected {
+            return Ok(());
+        }
+        Err(Error::Damaged { checksum: Checksum::Values, expected, found })
     }
 
     /// The lanes as they stand.
@@ -302,12 +369,8 @@ impl<'a> ChunkDecoder<'a> {
         if self.done != self.planes {
             return Err(plane_count(self.planes, self.done));
         }
-        self.lanes.check_end().map_err(|error| shift(error, self.words_at))?;
-        let found = self.values.value();
-        if found != expected {
-            return Err(Error::Damaged { checksum: Checksum::Values, expected, found });
-        }
-        Ok(())
+        let (lanes, found) = (self.lanes.clone(), self.values.value());
+        self.finish_elsewhere(&lanes, found, expected)
     }
 }
 

@@ -89,6 +89,10 @@ pub trait Backend {
     fn load(&self, weights: Weights) -> Result<Self::Matrix, Error>;
     /// Brings values to the backend.
     fn upload(&self, x: data::Ints) -> Self::Ints;
+    /// All zeros.
+    fn zeros(&self, rows: usize, cols: usize) -> Self::Ints {
+        self.upload(data::Ints::zeros(rows, cols))
+    }
     /// Brings values back.
     fn download(&self, x: &Self::Ints) -> data::Ints;
     /// Number of values.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use speckv_codec_core::Part;
 
 use crate::backend::{Backend, Quantise, Rotary, Store, Truth};
-use crate::data::{Digits, Ints};
+use crate::data::Digits;
 use crate::error::Error;
 use crate::profile::{Description, ProfileFile};
 
@@ -71,7 +71,7 @@ impl<'a, B: Backend> Layer<'a, B> {
     /// Starts a layer from first predictions, `[tokens, 2 * kv_heads * head_dim]`, keys before RoPE.
     pub fn begin_layer(&mut self, b: &B, prediction: B::Ints) {
         let (tokens, width) = (self.tokens, self.width());
-        let zeros = || self.closed.then(|| b.upload(Ints::zeros(tokens, width)));
+        let zeros = || self.closed.then(|| b.zeros(tokens, width));
         (self.innovation, self.value) = ([zeros(), zeros()], [zeros(), zeros()]);
         self.prediction = Some(prediction);
     }

@@ -7,7 +7,6 @@ use speckv_codec_core::{ElementFormat, Geometry, Part};
 
 use crate::backend::{Backend, Pricing};
 use crate::coding::CodingTables;
-use crate::data::Ints;
 use crate::error::Error;
 use crate::predict::{Before, Energies, Predict, Units};
 
@@ -150,7 +149,7 @@ impl<'a, B: Backend> Session<'a, B> {
         for layer in 0..self.geometry.layers {
             let mut parts = Vec::new();
             for part in [Part::Key, Part::Value] {
-                let mut all = b.upload(Ints::zeros(tokens, self.geometry.kv_heads * hd));
+                let mut all = b.zeros(tokens, self.geometry.kv_heads * hd);
                 for head in 0..self.geometry.kv_heads {
                     let unit = self.units.get(layer, part, head);
                     let exponent = self.exponents[layer][part as usize];

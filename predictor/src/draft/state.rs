@@ -6,7 +6,7 @@ use speckv_codec_core::Part;
 
 use super::net::{NetLayer, Rest};
 use crate::backend::{Attention, Backend, Quantise, Silu, Store};
-use crate::data::{Digits, Ints};
+use crate::data::Digits;
 use crate::fixed::Scale;
 use crate::layer::Layer;
 use crate::portable::coding::hadamard_gain;
@@ -101,7 +101,7 @@ impl<'a, B: Backend> State<'a, B> {
     /// Predicts a layer's keys (before RoPE) and values from the residual stream.
     pub fn begin_layer(&mut self, b: &B, layer: usize, weights: &NetLayer<B>) {
         let w = self.layer.width();
-        let mut kv = b.upload(Ints::zeros(self.layer.tokens(), 2 * w));
+        let mut kv = b.zeros(self.layer.tokens(), 2 * w);
         b.gemm(&self.normed(b, self.net.digits.kv), &weights.kv, None, Store::SET, &mut kv);
         if let Some(norm) = &weights.key_norm {
             b.head_norm(&mut kv, 0..w, self.exponents(layer).raw_key, self.eps(), norm);
@@ -165,7 +165,7 @@ impl<'a, B: Backend> State<'a, B> {
                 [b.rope(both, 0..w, &self.layer.rotary(false)), b.columns(both, w..2 * w)]
             }
         };
-        let mut query = b.upload(Ints::zeros(self.layer.tokens(), wide));
+        let mut query = b.zeros(self.layer.tokens(), wide);
         b.gemm(&self.normed(b, net.digits.q), q, None, Store::SET, &mut query);
         if let Some(norm) = norm {
             b.head_norm(&mut query, 0..wide, e.raw_query, self.eps(), norm);
@@ -201,7 +201,7 @@ impl<'a, B: Backend> State<'a, B> {
     /// The input of down.
     pub fn activate(&self, b: &B, layer: usize, gate_up: &B::Matrix) -> B::Ints {
         let e = self.exponents(layer);
-        let mut both = b.upload(Ints::zeros(self.layer.tokens(), 2 * self.net.ffn));
+        let mut both = b.zeros(self.layer.tokens(), 2 * self.net.ffn);
         b.gemm(&self.normed(b, self.net.digits.gate_up), gate_up, None, Store::SET, &mut both);
         b.silu(&both, Silu { gate: e.gate, up: e.up, out: e.act })
     }

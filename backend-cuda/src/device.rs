@@ -1,0 +1,272 @@
+//! One device and one stream of work on it: memory, copies, launches. The first failure is kept and told when results are asked for.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_void};
+use std::ptr;
+
+use cust::context::Context;
+use cust::device::DeviceAttribute;
+use cust::module::Module;
+use cust::stream::{Stream, StreamFlags};
+use cust::sys;
+
+use crate::driver;
+use crate::error::CudaError;
+use crate::kernels::{HOPPER, Kernel, MODULES};
+
+/// Least driver that has stream-ordered memory.
+const DRIVER: i32 = 11020;
+
+pub(crate) struct Device {
+    // Dropped in this order: the context last.
+    functions: HashMap<&'static str, sys::CUfunction>,
+    _modules: Vec<Module>,
+    stream: Stream,
+    pub(crate) name: String,
+    pub(crate) multiprocessors: u32,
+    /// Compute capability 9.0: kernels for that architecture alone are there.
+    pub(crate) hopper: bool,
+    failure: RefCell<Option<CudaError>>,
+    _context: Context,
+}
+
+/// What a code of CUDA's means for `operation`.
+pub(crate) fn check(operation: &'static str, code: sys::cudaError_enum) -> Result<(), CudaError> {
+    let code = code as u32;
+    match code {
+        0 => Ok(()),
+        driver::NO_DRIVER => Err(CudaError::NoDriver),
+        100 | 101 => Err(CudaError::NoDevice),
+        _ => {
+            let mut text = ptr::null();
+            // SAFETY: `text` may be written, and what is written is a string that lives as long as the program.
+            let text = unsafe {
+                driver::cuGetErrorString(code, &mut text);
+                CStr::from_ptr(text).to_string_lossy().into_owned()
+            };
+            Err(CudaError::Call { operation, code, text })
+        }
+    }
+}
+
+fn cust<T>(operation: &'static str, result: cust::error::CudaResult<T>) -> Result<T, CudaError> {
+    result.map_err(|e| match check(operation, e.into_raw()) {
+        Err(e) => e,
+        Ok(()) => CudaError::Call { operation, code: 0, text: e.to_string() },
+    })
+}
+
+trait IntoRaw {
+    fn into_raw(self) -> sys::cudaError_enum;
+}
+
+impl IntoRaw for cust::error::CudaError {
+    fn into_raw(self) -> sys::cudaError_enum {
+        let code = self as u32;
+        // Both enumerations list CUDA's codes, and `cust` made this one from the other; its own few begin at 100,000.
+        match code {
+            0..=999 => {
+                // SAFETY: `cust::error::CudaError` has the codes of `cudaError_enum` below 1000.
+                unsafe { std::mem::transmute::<u32, sys::cudaError_enum>(code) }
+            }
+            _ => sys::cudaError_enum::CUDA_ERROR_UNKNOWN,
+        }
+    }
+}
+
+impl Device {
+    pub(crate) fn open(ordinal: u32) -> Result<Device, CudaError> {
+        if !driver::present() {
+            return Err(CudaError::NoDriver);
+        }
+        cust("starting the driver", cust::init(cust::CudaFlags::empty()))?;
+        let mut version = 0;
+        // SAFETY: `version` may be written.
+        check("reading the driver's version", unsafe { sys::cuDriverGetVersion(&mut version) })?;
+        if version < DRIVER {
+            return Err(CudaError::OldDriver(version));
+        }
+        let count = cust("counting devices", cust::device::Device::num_devices())?;
+        if ordinal >= count {
+            return Err(CudaError::NoDevice);
+        }
+        let device = cust("finding the device", cust::device::Device::get_device(ordinal))?;
+        let attribute = |a| cust("reading the device's attributes", device.get_attribute(a));
+        let major = attribute(DeviceAttribute::ComputeCapabilityMajor)?;
+        let minor = attribute(DeviceAttribute::ComputeCapabilityMinor)?;
+        if major < 8 {
+            return Err(CudaError::OldDevice(major, minor));
+        }
+        let multiprocessors = attribute(DeviceAttribute::MultiprocessorCount)? as u32;
+        let name = cust("reading the device's name", device.name())?;
+        let context = cust("opening a context", Context::new(device))?;
+        let stream = cust("opening a stream", Stream::new(StreamFlags::NON_BLOCKING, None))?;
+        let mut pool = ptr::null_mut();
+        // SAFETY: the device exists and `pool` may be written.
+        check("finding the memory pool", unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, device.as_raw()) })?;
+        // Freed memory stays with the process: it is asked for again a moment later.
+        let mut keep = u64::MAX;
+        let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        // SAFETY: the attribute is a u64.
+        check("setting up the memory pool", unsafe {
+            sys::cuMemPoolSetAttribute(pool, threshold, (&mut keep as *mut u64).cast())
+        })?;
+        let hopper = (major, minor) == (9, 0);
+        let (mut functions, mut modules) = (HashMap::new(), Vec::new());
+        for (ptx, kernels) in MODULES.iter().chain(hopper.then_some(&HOPPER)) {
+            let ptx = CString::new(*ptx).expect("PTX is text");
+            let module = cust("loading kernels", Module::from_ptx_cstr(&ptx, &[]))?;
+            for kernel in *kernels {
+                let function = cust("finding a kernel", module.get_function(kernel.name))?.to_raw();
+                if kernel.shared > 48 << 10 {
+                    let limit = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                    // SAFETY: the function belongs to a loaded module.
+                    check("setting a kernel's shared memory", unsafe {
+                        sys::cuFuncSetAttribute(function, limit, kernel.shared as i32)
+                    })?;
+                }
+                functions.insert(kernel.name, function);
+            }
+            modules.push(module);
+        }
+        Ok(Device {
+            functions,
+            _modules: modules,
+            stream,
+            name,
+            multiprocessors,
+            hopper,
+            failure: RefCell::new(None),
+            _context: context,
+        })
+    }
+
+    fn raw(&self) -> sys::CUstream {
+        self.stream.as_inner()
+    }
+
+    /// Keeps the first failure.
+    fn note(&self, operation: &'static str, code: sys::cudaError_enum) {
+        if let Err(error) = check(operation, code) {
+            self.failure.borrow_mut().get_or_insert(error);
+        }
+    }
+
+    /// Whether something failed: nothing is done any more until it has been told.
+    pub(crate) fn failed(&self) -> bool {
+        self.failure.borrow().is_some()
+    }
+
+    /// The first failure since the last call. One that ends the context is told every time.
+    pub(crate) fn status(&self) -> Result<(), CudaError> {
+        let mut failure = self.failure.borrow_mut();
+        match &*failure {
+            None => Ok(()),
+            Some(error) if error.out_of_memory() => Err(failure.take().expect("there is one")),
+            Some(error) => Err(error.clone()),
+        }
+    }
+
+    /// Waits for all work.
+    pub(crate) fn synchronise(&self) -> Result<(), CudaError> {
+        // SAFETY: the stream lives as long as self.
+        self.note("waiting for the device", unsafe { sys::cuStreamSynchronize(self.raw()) });
+        self.status()
+    }
+
+    /// Memory of `bytes` bytes, 0 if there is none.
+    pub(crate) fn allocate(&self, bytes: usize) -> u64 {
+        let mut at = 0;
+        if bytes > 0 && !self.failed() {
+            // SAFETY: `at` may be written.
+            self.note("allocating memory", unsafe { sys::cuMemAllocAsync(&mut at, bytes, self.raw()) });
+        }
+        if self.failed() { 0 } else { at }
+    }
+
+    /// # Safety
+    /// `at` came from [`allocate`](Self::allocate) and nothing enqueued later uses it.
+    pub(crate) unsafe fn free(&self, at: u64) {
+        if at != 0 {
+            // SAFETY: the caller's promise. What cannot be freed in a dead context is gone with it.
+            unsafe { sys::cuMemFreeAsync(at, self.raw()) };
+        }
+    }
+
+    /// # Safety
+    /// `to` has room for `bytes` bytes, `from` that many.
+    pub(crate) unsafe fn to_device(&self, to: u64, from: *const c_void, bytes: usize) {
+        if bytes > 0 && !self.failed() {
+            // SAFETY: the caller's promise; the driver has copied or staged pageable memory when it returns.
+            self.note("copying to the device", unsafe { sys::cuMemcpyHtoDAsync_v2(to, from, bytes, self.raw()) });
+        }
+    }
+
+    /// Copies back and waits. Leaves `to` alone after a failure.
+    ///
+    /// # Safety
+    /// `from` has `bytes` bytes, `to` room for them.
+    pub(crate) unsafe fn to_host(&self, to: *mut c_void, from: u64, bytes: usize) {
+        if bytes > 0 && !self.failed() {
+            // SAFETY: the caller's promise; the copy has ended when the stream has.
+            unsafe {
+                self.note("copying from the device", sys::cuMemcpyDtoHAsync_v2(to, from, bytes, self.raw()));
+                self.note("waiting for the device", sys::cuStreamSynchronize(self.raw()));
+            }
+        }
+    }
+
+    /// # Safety
+    /// Both have `bytes` bytes and do not overlap.
+    pub(crate) unsafe fn within(&self, to: u64, from: u64, bytes: usize) {
+        if bytes > 0 && !self.failed() {
+            // SAFETY: the caller's promise.
+            self.note("copying on the device", unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.raw()) });
+        }
+    }
+
+    /// # Safety
+    /// `to` has `bytes` bytes.
+    pub(crate) unsafe fn fill(&self, to: u64, value: u8, bytes: usize) {
+        if bytes > 0 && !self.failed() {
+            // SAFETY: the caller's promise.
+            self.note("clearing memory", unsafe { sys::cuMemsetD8Async(to, value, bytes, self.raw()) });
+        }
+    }
+
+    /// Enqueues a kernel. A grid with no block is no work.
+    ///
+    /// # Safety
+    /// `params` point to values of the types of the kernel's parameters, in order; buffers that they name are as large as the kernel says.
+    pub(crate) unsafe fn launch(
+        &self,
+        kernel: &'static Kernel,
+        grid: (usize, usize),
+        threads: u32,
+        shared: u32,
+        params: &mut [*mut c_void],
+    ) {
+        if self.failed() || grid.0 == 0 || grid.1 == 0 {
+            return;
+        }
+        let function = self.functions[kernel.name];
+        // SAFETY: the function's module is loaded; the caller's promise for the rest.
+        let code = unsafe {
+            sys::cuLaunchKernel(
+                function,
+                grid.0 as u32,
+                grid.1 as u32,
+                1,
+                threads,
+                1,
+                1,
+                shared,
+                self.raw(),
+                params.as_mut_ptr(),
+                ptr::null_mut(),
+            )
+        };
+        self.note(kernel.name, code);
+    }
+}

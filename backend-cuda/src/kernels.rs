@@ -1,0 +1,286 @@
+//! The kernels by name, their PTX, and their parameters as kernels/*.cu lay them out.
+
+use speckv_predictor::fixed::Scale;
+
+/// A kernel's name and the most dynamic shared memory it is launched with.
+pub(crate) struct Kernel {
+    pub(crate) name: &'static str,
+    pub(crate) shared: u32,
+}
+
+macro_rules! kernels {
+    ($($constant:ident = $name:literal, $shared:expr;)*) => {
+        $(pub(crate) static $constant: Kernel = Kernel { name: $name, shared: $shared };)*
+    };
+}
+
+/// Rows longer than this are quantised in global memory.
+pub(crate) const QUANTISE_SHARED: u32 = 160 << 10;
+
+kernels! {
+    QUANTISE = "quantise", QUANTISE_SHARED;
+    RMS = "rms", 0;
+    HEAD_NORM = "head_norm", 0;
+    ROPE = "rope", 0;
+    COLUMNS = "columns", 0;
+    ADD = "add", 0;
+    SILU = "silu", 0;
+    POWER = "power", 0;
+    TOKEN_SCALE = "token_scale", 0;
+    PRICE = "price", 0;
+    ENCODE = "encode", 0;
+    DECODE = "decode", 0;
+    OBSERVE = "observe", 0;
+    VALUES = "values", 0;
+    GEMM_11 = "gemm_11", 65536;
+    GEMM_12 = "gemm_12", 65536;
+    GEMM_21 = "gemm_21", 65536;
+    GEMM_22 = "gemm_22", 65536;
+    GEMM_SMALL_11 = "gemm_small_11", 32768;
+    GEMM_SMALL_12 = "gemm_small_12", 49152;
+    GEMM_SMALL_21 = "gemm_small_21", 49152;
+    GEMM_11_SM90A = "gemm_11_sm90a", 204928;
+    GEMM_12_SM90A = "gemm_12_sm90a", 200832;
+    GEMM_21_SM90A = "gemm_21_sm90a", 200832;
+    GEMM_22_SM90A = "gemm_22_sm90a", 200832;
+    ATTENTION_GENERAL = "attention_general", 0;
+    ATTENTION_PREPARE = "attention_prepare", 0;
+    ATTENTION_64 = "attention_64", 32768 + 3 * 11280;
+    ATTENTION_128 = "attention_128", 32768 + 3 * 20496;
+}
+
+type Module = (&'static str, &'static [&'static Kernel]);
+
+/// For every card.
+pub(crate) static MODULES: [Module; 4] = [
+    (
+        include_str!("../ptx/rows.ptx"),
+        &[&QUANTISE, &RMS, &HEAD_NORM, &ROPE, &COLUMNS, &ADD, &SILU, &POWER, &TOKEN_SCALE],
+    ),
+    (include_str!("../ptx/coder.ptx"), &[&PRICE, &ENCODE, &DECODE, &OBSERVE, &VALUES]),
+    (
+        include_str!("../ptx/gemm.ptx"),
+        &[&GEMM_11, &GEMM_12, &GEMM_21, &GEMM_22, &GEMM_SMALL_11, &GEMM_SMALL_12, &GEMM_SMALL_21],
+    ),
+    (
+        include_str!("../ptx/attention.ptx"),
+        &[&ATTENTION_GENERAL, &ATTENTION_PREPARE, &ATTENTION_64, &ATTENTION_128],
+    ),
+];
+/// For compute capability 9.0.
+pub(crate) static HOPPER: Module =
+    (include_str!("../ptx/gemm_sm90a.ptx"), &[&GEMM_11_SM90A, &GEMM_12_SM90A, &GEMM_21_SM90A, &GEMM_22_SM90A]);
+
+/// A scale as kernels read it.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct RawScale {
+    pub(crate) m: i16,
+    pub(crate) e: i16,
+}
+
+impl From<Scale> for RawScale {
+    fn from(s: Scale) -> Self {
+        RawScale { m: s.m, e: s.e }
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Tables {
+    pub(crate) sine: u64,
+    pub(crate) exp2: u64,
+    pub(crate) logistic: u64,
+    pub(crate) log2: u64,
+    pub(crate) shrink: u64,
+}
+
+#[repr(C)]
+pub(crate) struct Quantise {
+    pub(crate) x: u64,
+    pub(crate) lo: u64,
+    pub(crate) hi: u64,
+    pub(crate) scales: u64,
+    pub(crate) scratch: u64,
+    pub(crate) cols: u32,
+    pub(crate) ld: u32,
+    pub(crate) group: u32,
+    pub(crate) hadamard: u32,
+    pub(crate) digits: u32,
+    pub(crate) wide: u32,
+    pub(crate) exponent: i32,
+    pub(crate) eps: RawScale,
+    pub(crate) gain: RawScale,
+    pub(crate) norm: u32,
+}
+
+#[repr(C)]
+pub(crate) struct Rope {
+    pub(crate) x: u64,
+    pub(crate) out: u64,
+    pub(crate) steps: u64,
+    pub(crate) sine: u64,
+    pub(crate) start: u64,
+    pub(crate) cols: u32,
+    pub(crate) column: u32,
+    pub(crate) width: u32,
+    pub(crate) dim: u32,
+    pub(crate) inverse: u32,
+}
+
+/// Features of one launch.
+pub(crate) const FEATURES: usize = 64;
+
+#[repr(C)]
+pub(crate) struct TokenScale {
+    pub(crate) feature: [u64; FEATURES],
+    pub(crate) weight: [i32; FEATURES],
+    pub(crate) bias: i64,
+    pub(crate) partial: u64,
+    pub(crate) out: u64,
+    pub(crate) count: u32,
+    pub(crate) rows: u32,
+    pub(crate) first: u32,
+}
+
+#[repr(C)]
+pub(crate) struct Gemm {
+    pub(crate) a_lo: u64,
+    pub(crate) a_hi: u64,
+    pub(crate) a_scale: u64,
+    pub(crate) factor: u64,
+    pub(crate) w_lo: u64,
+    pub(crate) w_hi: u64,
+    pub(crate) w_scale: u64,
+    pub(crate) bias: u64,
+    pub(crate) c: u64,
+    pub(crate) rows: u32,
+    pub(crate) out: u32,
+    pub(crate) lda: u32,
+    pub(crate) ldc: u32,
+    pub(crate) column: u32,
+    pub(crate) shift: u32,
+    pub(crate) add: u32,
+    pub(crate) wide: u32,
+}
+const _: () = assert!(size_of::<Gemm>() == 104);
+
+#[repr(C)]
+pub(crate) struct Attention {
+    pub(crate) q_lo: u64,
+    pub(crate) q_hi: u64,
+    pub(crate) q_scale: u64,
+    pub(crate) k_lo: u64,
+    pub(crate) k_hi: u64,
+    pub(crate) k_scale: u64,
+    pub(crate) v_lo: u64,
+    pub(crate) v_hi: u64,
+    pub(crate) v_scale: u64,
+    pub(crate) out: u64,
+    pub(crate) tables: Tables,
+    pub(crate) rows: u32,
+    pub(crate) tokens: u32,
+    pub(crate) start: u32,
+    pub(crate) heads: u32,
+    pub(crate) kv_heads: u32,
+    pub(crate) head_dim: u32,
+    pub(crate) q_ld: u32,
+    pub(crate) kv_ld: u32,
+    pub(crate) shift: i32,
+    pub(crate) value_exponent: i32,
+    pub(crate) out_exponent: i32,
+    pub(crate) scratch: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Format {
+    pub(crate) w: i32,
+    pub(crate) mb: i32,
+    pub(crate) bias: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Pricing {
+    pub(crate) mu: u64,
+    pub(crate) token: u64,
+    pub(crate) channel: u64,
+    pub(crate) shape: u64,
+    pub(crate) unit_recip: i64,
+    pub(crate) format: Format,
+    pub(crate) exponent: i32,
+    pub(crate) cols: u32,
+}
+
+#[repr(C)]
+pub(crate) struct Price {
+    pub(crate) p: Pricing,
+    pub(crate) codes: u64,
+    pub(crate) symbols: u64,
+    pub(crate) cost: u64,
+    pub(crate) bad: u64,
+    pub(crate) log2: u64,
+    pub(crate) rows: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct EncodeChunk {
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+    pub(crate) words: u64,
+    pub(crate) capacity: u64,
+    pub(crate) bound: u64,
+    pub(crate) used: u64,
+    pub(crate) states: [u32; 32],
+    pub(crate) all_raw: u32,
+    pub(crate) overflow: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct PlaneSymbols {
+    pub(crate) symbols: u64,
+    pub(crate) codes: u64,
+    pub(crate) cost: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct DecodeChunk {
+    pub(crate) words: u64,
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
+    pub(crate) at: u64,
+    pub(crate) states: [u32; 32],
+    pub(crate) failed: u32,
+    pub(crate) plane: u32,
+    pub(crate) found: u64,
+    pub(crate) offset: u64,
+}
+
+#[repr(C)]
+pub(crate) struct Decode {
+    pub(crate) p: Pricing,
+    pub(crate) codes: u64,
+    pub(crate) chunks: u64,
+    pub(crate) modes: u64,
+    pub(crate) plane: u32,
+}
+
+#[repr(C)]
+pub(crate) struct Observe {
+    pub(crate) p: Pricing,
+    pub(crate) codes: u64,
+    pub(crate) value: u64,
+    pub(crate) innovation: u64,
+    pub(crate) energy: u64,
+    pub(crate) log2: u64,
+    pub(crate) shrink: u64,
+    pub(crate) unit_m: u32,
+    pub(crate) unit_e: i32,
+    pub(crate) exponent: i32,
+    pub(crate) rows: u32,
+}
