@@ -7,12 +7,12 @@
 //   gemm_12           128      64   65536
 //   gemm_21            64     128   65536
 //   gemm_22            64      64   65536
-//   gemm_small_11      64      64   32768
-//   gemm_small_12      64      64   49152
-//   gemm_small_21      64      64   49152
+//   gemm_small_11      64      64   49152
+//   gemm_small_12      64      64   73728
+//   gemm_small_21      64      64   73728
 //
-// The numbers in a name are the digits of activations and of weights. Blocks of one x wave share weights: x runs fastest, so that
-// the activations stay in the L2 cache and the weights pass through once.
+// The numbers in a name are the digits of activations and of weights. The small kernels pay where the others would leave multiprocessors
+// without a block. x runs fastest: the activations stay in the L2 cache, the weights pass through once.
 //
 // Sums of products of digits are exact in 32 bits for 65536 inputs: |lo lo| <= 2^30, lo hi + hi lo <= 2 * 127 * 128 * 65536 < 2^31.
 // Wide columns are a step of their own before all others; what they add weighs 256 more, so the sums are multiplied before the rest joins.
@@ -21,7 +21,6 @@
 constexpr u32 THREADS = 128;
 // Inputs a step, bytes of a row in shared memory.
 constexpr u32 STEP = 64;
-constexpr u32 STAGES = 4;
 
 extern __shared__ u8 dynamic_shared[];
 
@@ -41,7 +40,7 @@ __device__ __forceinline__ void mma(i32 (&c)[4], const u32 (&a)[4], u32 b0, u32 
 __device__ __forceinline__ u32 place(u32 row, u32 chunk) { return row * STEP + ((chunk ^ (row >> 1 & 3)) << 4); }
 
 // A block of 2 x 2 warps, each of WARP_M x WARP_N outputs.
-template <u32 A, u32 W, u32 WARP_M, u32 WARP_N>
+template <u32 A, u32 W, u32 WARP_M, u32 WARP_N, u32 STAGES>
 __device__ __forceinline__ void product(const Gemm &g) {
     constexpr u32 TILE_M = 2 * WARP_M, TILE_N = 2 * WARP_N, PAIRS = A + W - 1;
     constexpr u32 A_BYTES = TILE_M * STEP, W_BYTES = TILE_N * STEP, STAGE = A * A_BYTES + W * W_BYTES;
@@ -135,31 +134,19 @@ __device__ __forceinline__ void product(const Gemm &g) {
         }
     }
 
-    // Only the choice of sums is unrolled: instructions for every output apart would outgrow the instruction cache.
-    const bool pairs = stores_pairs(g);
-#pragma unroll 1
-    for (u32 j = 0; j < NT; j++) {
-        i32 v[MT][4];
+    Row own[2 * MT];
 #pragma unroll
-        for (u32 k = 0; k < NT; k++)
-            if (k == j) {
-#pragma unroll
-                for (u32 i = 0; i < MT * 4; i++) v[i / 4][i % 4] = join<PAIRS>(&sums[0][i / 4][k][i % 4], MT * NT * 4, g.shift);
-            }
-        u32 o = warp_out + j * 8 + (lane & 3) * 2;
-        Column c0 = columns[o], c1 = columns[o + 1];
-#pragma unroll
-        for (u32 i = 0; i < 2 * MT; i++) {
-            u32 t = warp_row + i * 8 + (lane >> 2);
-            finish_pair(g, row0 + t, rows[t], out0 + o, c0, c1, v[i / 2][i % 2 * 2], v[i / 2][i % 2 * 2 + 1], pairs);
-        }
-    }
+    for (u32 i = 0; i < 2 * MT; i++) own[i] = rows[warp_row + (lane >> 2) + i * 8];
+    const u32 o = warp_out + (lane & 3) * 2;
+    finish_parts<NT, 2 * MT, 1>(g, row0 + warp_row + (lane >> 2), own, out0 + o, columns + o, [&](u32 part, u32 i) {
+        return join<PAIRS>(&sums[0][i / 4][part][i % 4], MT * NT * 4, g.shift);
+    });
 }
 
-KERNEL __launch_bounds__(THREADS, 2) gemm_11(Gemm g) { product<1, 1, 64, 64>(g); }
-KERNEL __launch_bounds__(THREADS, 2) gemm_12(Gemm g) { product<1, 2, 64, 32>(g); }
-KERNEL __launch_bounds__(THREADS, 2) gemm_21(Gemm g) { product<2, 1, 32, 64>(g); }
-KERNEL __launch_bounds__(THREADS, 2) gemm_22(Gemm g) { product<2, 2, 32, 32>(g); }
-KERNEL __launch_bounds__(THREADS) gemm_small_11(Gemm g) { product<1, 1, 32, 32>(g); }
-KERNEL __launch_bounds__(THREADS) gemm_small_12(Gemm g) { product<1, 2, 32, 32>(g); }
-KERNEL __launch_bounds__(THREADS) gemm_small_21(Gemm g) { product<2, 1, 32, 32>(g); }
+KERNEL __launch_bounds__(THREADS, 2) gemm_11(Gemm g) { product<1, 1, 64, 64, 4>(g); }
+KERNEL __launch_bounds__(THREADS, 2) gemm_12(Gemm g) { product<1, 2, 64, 32, 4>(g); }
+KERNEL __launch_bounds__(THREADS, 2) gemm_21(Gemm g) { product<2, 1, 32, 64, 4>(g); }
+KERNEL __launch_bounds__(THREADS, 2) gemm_22(Gemm g) { product<2, 2, 32, 32, 4>(g); }
+KERNEL __launch_bounds__(THREADS) gemm_small_11(Gemm g) { product<1, 1, 32, 32, 6>(g); }
+KERNEL __launch_bounds__(THREADS) gemm_small_12(Gemm g) { product<1, 2, 32, 32, 6>(g); }
+KERNEL __launch_bounds__(THREADS) gemm_small_21(Gemm g) { product<2, 1, 32, 32, 6>(g); }

@@ -9,6 +9,8 @@
 //   gemm_21_sm90a      128     128  200832
 //   gemm_22_sm90a      128     128  200832
 //
+// They pay from some 512 inputs and 64 tiles on.
+//
 // A block has one multiprocessor to itself and takes every gridDim-th tile. One warpgroup copies digits, 128 inputs a step, into a ring
 // of stages in shared memory; two multiply, each 64 rows of the tile. The copies run ahead into the next tile while results are stored.
 // Digits lie in shared memory as wgmma wants them: rows of 128 bytes, 16-byte chunk c of row r in place c ^ (r & 7).
@@ -56,7 +58,7 @@ __device__ __forceinline__ i32 zero() {
     return z;
 }
 
-// Operands of the asm below: 8, 16 and 64 accumulators, their names and their registers.
+// Operands of the asm below: names and registers of 64 or 128 accumulators.
 #define N8(a, b, c, d, e, f, g, h) "%" #a ", %" #b ", %" #c ", %" #d ", %" #e ", %" #f ", %" #g ", %" #h
 #define N64                                                                                                             \
     N8(0, 1, 2, 3, 4, 5, 6, 7) ", " N8(8, 9, 10, 11, 12, 13, 14, 15) ", " N8(16, 17, 18, 19, 20, 21, 22, 23) ", " N8(    \
@@ -191,13 +193,22 @@ __device__ __forceinline__ void multiply_tiles(const Gemm &g, u32 shared, u32 fu
     const u32 tiles_m = (g.rows + TILE_M - 1) / TILE_M, tiles = tiles_m * ((g.out + S::TILE_N - 1) / S::TILE_N);
     const u32 wide = A == 1 && g.wide > 0, steps = g.lda / STEP;
     const u64 a_at = describe(shared + group * 64 * STEP), w_at = describe(shared + A * PART);
-    const bool pairs = stores_pairs(g);
     columns += group * S::TILE_N;
     u32 stage = 0, parity = 0;
     for (u32 tile = block_x(); tile < tiles; tile += blocks_x()) {
         const u32 row0 = tile % tiles_m * TILE_M + group * 64, out0 = tile / tiles_m * S::TILE_N;
         sync_group(1 + group);
         for (u32 i = thread; i < S::TILE_N; i += 128) columns[i] = load_column(g, out0 + i);
+        // Warp w has rows 16 w + lane / 4 and 8 more, of each 8 outputs 2 (lane % 4) and the next.
+        const u32 t = row0 + (thread >> 5) * 16 + (lane >> 2), o = (lane & 3) * 2;
+        const Row rows[2] = {load_row(g, t), load_row(g, t + 8)};
+        if (g.add) {
+            // A line holds 32 outputs.
+            for (u32 i = thread; i < 64 * (S::TILE_N / 32); i += 128) {
+                const u32 t = row0 + i % 64, o = out0 + i / 64 * 32;
+                if (t < g.rows && o < g.out) prefetch(g.c + (u64)t * g.ldc + g.column + o);
+            }
+        }
         sync_group(1 + group);
 
         i32 sums[S::SUMS][64];
@@ -232,28 +243,11 @@ __device__ __forceinline__ void multiply_tiles(const Gemm &g, u32 shared, u32 fu
         products_wait<0>();
         if (lane == 0) barrier_arrive(empty + last * 8);
 
-        // Warp w has rows 16 w + lane / 4 and 8 more, of each 8 outputs 2 (lane % 4) and the next.
-        // Only the choice of sums is unrolled: instructions for every output apart would outgrow the instruction cache.
-        const u32 t = row0 + (thread >> 5) * 16 + (lane >> 2);
-        const Row rows[2] = {load_row(g, t), load_row(g, t + 8)};
-        constexpr u32 PART_OUT = 32;
-#pragma unroll 1
-        for (u32 part = 0; part < S::TILE_N / PART_OUT; part++) {
-            i32 v[PART_OUT / 2];
+        if (S::PAIRS > 1) {
 #pragma unroll
-            for (u32 k = 0; k < S::TILE_N / PART_OUT; k++)
-                if (k == part) {
-#pragma unroll
-                    for (u32 i = 0; i < PART_OUT / 2; i++) v[i] = join<S::PAIRS>(&sums[0][0] + k * (PART_OUT / 2) + i, 64, g.shift);
-                }
-#pragma unroll
-            for (u32 j = 0; j < PART_OUT / 8; j++) {
-                const u32 o = part * PART_OUT + j * 8 + (lane & 3) * 2;
-                const Column c0 = columns[o], c1 = columns[o + 1];
-#pragma unroll
-                for (u32 i = 0; i < 2; i++) finish_pair(g, t + i * 8, rows[i], out0 + o, c0, c1, v[j * 4 + i * 2], v[j * 4 + i * 2 + 1], pairs);
-            }
+            for (u32 i = 0; i < 64; i++) sums[0][i] = join<S::PAIRS>(&sums[0][i], 64, g.shift);
         }
+        finish_parts<S::TILE_N / 32, 2, 4>(g, t, rows, out0 + o, columns + o, [&](u32 part, u32 i) { return sums[part / 4][part % 4 * 16 + i]; });
     }
 }
 
