@@ -104,7 +104,9 @@ impl Device {
         let stream = cust("opening a stream", Stream::new(StreamFlags::NON_BLOCKING, None))?;
         let mut pool = ptr::null_mut();
         // SAFETY: the device exists and `pool` may be written.
-        check("finding the memory pool", unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, device.as_raw()) })?;
+        check("finding the memory pool", unsafe {
+            sys::cuDeviceGetDefaultMemPool(&mut pool, device.as_raw())
+        })?;
         // Freed memory stays with the process: it is asked for again a moment later.
         let mut keep = u64::MAX;
         let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
@@ -199,7 +201,9 @@ impl Device {
     pub(crate) unsafe fn to_device(&self, to: u64, from: *const c_void, bytes: usize) {
         if bytes > 0 && !self.failed() {
             // SAFETY: the caller's promise; the driver has copied or staged pageable memory when it returns.
-            self.note("copying to the device", unsafe { sys::cuMemcpyHtoDAsync_v2(to, from, bytes, self.raw()) });
+            self.note("copying to the device", unsafe {
+                sys::cuMemcpyHtoDAsync_v2(to, from, bytes, self.raw())
+            });
         }
     }
 
@@ -222,7 +226,9 @@ impl Device {
     pub(crate) unsafe fn within(&self, to: u64, from: u64, bytes: usize) {
         if bytes > 0 && !self.failed() {
             // SAFETY: the caller's promise.
-            self.note("copying on the device", unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.raw()) });
+            self.note("copying on the device", unsafe {
+                sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.raw())
+            });
         }
     }
 
@@ -242,12 +248,12 @@ impl Device {
     pub(crate) unsafe fn launch(
         &self,
         kernel: &'static Kernel,
-        grid: (usize, usize),
+        grid: (usize, usize, usize),
         threads: u32,
         shared: u32,
         params: &mut [*mut c_void],
     ) {
-        if self.failed() || grid.0 == 0 || grid.1 == 0 {
+        if self.failed() || grid.0 * grid.1 * grid.2 == 0 {
             return;
         }
         let function = self.functions[kernel.name];
@@ -257,7 +263,7 @@ impl Device {
                 function,
                 grid.0 as u32,
                 grid.1 as u32,
-                1,
+                grid.2 as u32,
                 threads,
                 1,
                 1,

@@ -36,9 +36,9 @@ kernels! {
     GEMM_12 = "gemm_12", 65536;
     GEMM_21 = "gemm_21", 65536;
     GEMM_22 = "gemm_22", 65536;
-    GEMM_SMALL_11 = "gemm_small_11", 32768;
-    GEMM_SMALL_12 = "gemm_small_12", 49152;
-    GEMM_SMALL_21 = "gemm_small_21", 49152;
+    GEMM_SMALL_11 = "gemm_small_11", 49152;
+    GEMM_SMALL_12 = "gemm_small_12", 73728;
+    GEMM_SMALL_21 = "gemm_small_21", 73728;
     GEMM_11_SM90A = "gemm_11_sm90a", 204928;
     GEMM_12_SM90A = "gemm_12_sm90a", 200832;
     GEMM_21_SM90A = "gemm_21_sm90a", 200832;
@@ -68,8 +68,10 @@ pub(crate) static MODULES: [Module; 4] = [
     ),
 ];
 /// For compute capability 9.0.
-pub(crate) static HOPPER: Module =
-    (include_str!("../ptx/gemm_sm90a.ptx"), &[&GEMM_11_SM90A, &GEMM_12_SM90A, &GEMM_21_SM90A, &GEMM_22_SM90A]);
+pub(crate) static HOPPER: Module = (
+    include_str!("../ptx/gemm_sm90a.ptx"),
+    &[&GEMM_11_SM90A, &GEMM_12_SM90A, &GEMM_21_SM90A, &GEMM_22_SM90A],
+);
 
 /// A scale as kernels read it.
 #[repr(C)]

@@ -1,1 +1,30 @@
-//! speckv on NVIDIA GPUs. Empty so far: see the README beside this crate.
+//! speckv's integer operations on NVIDIA GPUs: the cache, the predictor and the coder stay on the device, and every answer is bit for bit
+//! that of the portable definition.
+//!
+//! With the feature `cuda`. Nothing of CUDA is needed to build: kernels are committed as PTX (`ci/ptx.sh` makes them with Debian's clang), and the
+//! driver is looked for when `CudaBackend::open` is called. Cards of compute capability 8.0 and later; those of 9.0 have products of their own.
+#![cfg_attr(not(feature = "cuda"), allow(unused))]
+
+#[cfg(feature = "cuda")]
+mod backend;
+#[cfg(feature = "cuda")]
+mod buffer;
+#[cfg(feature = "cuda")]
+mod coding;
+#[cfg(feature = "cuda")]
+mod device;
+#[cfg(feature = "cuda")]
+mod driver;
+#[cfg(feature = "cuda")]
+mod error;
+#[cfg(feature = "cuda")]
+mod kernels;
+
+#[cfg(feature = "cuda")]
+pub use backend::CudaBackend;
+#[cfg(feature = "cuda")]
+pub use buffer::{Codes, Ints, Matrix, Rows, Scales};
+#[cfg(feature = "cuda")]
+pub use coding::{Decoder, Encoder};
+#[cfg(feature = "cuda")]
+pub use error::CudaError;

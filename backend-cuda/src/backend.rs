@@ -1,0 +1,591 @@
+//! The operations of [`Backend`] as launches of kernels.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ops::Range;
+use std::rc::Rc;
+
+use speckv_predictor::Error;
+use speckv_predictor::backend::{
+    Attention, Backend, Observed, Pricing, Quantise, Rotary, Silu, Store, Truth, Unit,
+};
+use speckv_predictor::core::{Chunk, ElementFormat};
+use speckv_predictor::data::{self, ChunkDecoders, ChunkEncoders, Digits, Weights};
+use speckv_predictor::fixed::Scale;
+use speckv_predictor::portable::coding::Shrink;
+use speckv_predictor::tables::Tables;
+
+use crate::buffer::{Buffer, Codes, Ints, Matrix, Plain, Rows, Scales, padded};
+use crate::coding::{self, Decoder, Encoder};
+use crate::device::Device;
+use crate::error::CudaError;
+use crate::kernels::{self, FEATURES, Kernel, QUANTISE_SHARED, RawScale};
+
+/// Threads of a block where every element is by itself.
+const THREADS: usize = 256;
+/// Inputs from which Hopper's own products pay.
+const HOPPER_INPUTS: usize = 512;
+/// Tiles from which they do.
+const HOPPER_TILES: usize = 64;
+
+/// A CUDA device that answers as [`Portable`](speckv_predictor::Portable) does. Its work is one stream of its own; open one a thread.
+pub struct CudaBackend {
+    pub(crate) device: Rc<Device>,
+    name: String,
+    pub(crate) host: Tables,
+    buffers: [Buffer; 5],
+    /// `floor(256 * log2(1 + i / 256))`, which symbols' costs are made of.
+    pub(crate) cost: Buffer,
+    /// What profiles say of planes, heads and rotations, by content: the same few hundred small tables again and again.
+    small: RefCell<HashMap<Vec<u8>, Rc<Buffer>>>,
+}
+
+/// Parameters of a launch.
+macro_rules! params {
+    ($($param:expr),* $(,)?) => { &mut [$((&raw const $param).cast_mut().cast::<c_void>()),*] };
+}
+
+/// Threads of a block that shares a row.
+fn row_threads(cols: usize) -> u32 {
+    (cols / 4).next_multiple_of(32).clamp(32, 512) as u32
+}
+
+impl CudaBackend {
+    /// The device of this number.
+    ///
+    /// # Errors
+    /// No driver, no such device, one that is too old, or what CUDA answered.
+    pub fn open(ordinal: u32) -> Result<CudaBackend, CudaError> {
+        let device = Rc::new(Device::open(ordinal)?);
+        let host = Tables::new();
+        let shrink = Shrink::new(&host);
+        let tables = [&host.sine[..], &host.exp2, &host.logistic, &host.log2, shrink.factors()];
+        let buffers = tables.map(|table| Buffer::from(&device, table));
+        let cost = Buffer::from(&device, &coding::cost_table());
+        let name = format!("cuda/{}", device.name);
+        device.synchronise()?;
+        Ok(CudaBackend { device, name, host, buffers, cost, small: RefCell::default() })
+    }
+
+    /// The device's name.
+    pub fn device_name(&self) -> &str {
+        &self.device.name
+    }
+
+    /// Waits until all work is done.
+    ///
+    /// # Errors
+    /// What failed first.
+    pub fn synchronise(&self) -> Result<(), CudaError> {
+        self.device.synchronise()
+    }
+
+    pub(crate) fn tables(&self) -> kernels::Tables {
+        let [sine, exp2, logistic, log2, shrink] = [0, 1, 2, 3, 4].map(|i: usize| self.buffers[i].at);
+        kernels::Tables { sine, exp2, logistic, log2, shrink }
+    }
+
+    pub(crate) fn buffer(&self, bytes: usize) -> Buffer {
+        Buffer::new(&self.device, bytes)
+    }
+
+    fn ints(&self, rows: usize, cols: usize) -> Ints {
+        Ints { rows, cols, buffer: self.buffer(rows * cols * 4) }
+    }
+
+    /// A small table, uploaded once.
+    pub(crate) fn small<T: Plain>(&self, values: &[T]) -> Rc<Buffer> {
+        // SAFETY: plain values have no padding.
+        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
+        if let Some(found) = self.small.borrow().get(bytes) {
+            return found.clone();
+        }
+        let buffer = Rc::new(Buffer::from(&self.device, values));
+        if !self.device.failed() {
+            self.small.borrow_mut().insert(bytes.to_vec(), buffer.clone());
+        }
+        buffer
+    }
+
+    /// Enqueues a kernel over `count` elements.
+    ///
+    /// # Safety
+    /// As [`Device::launch`].
+    pub(crate) unsafe fn over(&self, kernel: &'static Kernel, count: usize, params: &mut [*mut c_void]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.device.launch(kernel, (count.div_ceil(THREADS), 1, 1), THREADS as u32, 0, params) };
+    }
+
+    fn digits(&self, rows: usize, cols: usize) -> Buffer {
+        // Columns behind the last must be zeros; rows behind the last are read and thrown away.
+        Buffer::filled(&self.device, padded(rows) * padded(cols), 0)
+    }
+
+    fn product(&self, a: &Rows, w: &Matrix) -> (&'static Kernel, usize, usize, Option<usize>) {
+        use kernels::*;
+        let (two_a, two_w) = (a.digits == Digits::Two, w.digits == Digits::Two);
+        let tiles = |m: usize, n: usize| a.rows.div_ceil(m) * w.out.div_ceil(n);
+        if self.device.hopper && a.cols >= HOPPER_INPUTS {
+            let (kernel, n) = match (two_a, two_w) {
+                (false, false) => (&GEMM_11_SM90A, 256),
+                (false, true) => (&GEMM_12_SM90A, 128),
+                (true, false) => (&GEMM_21_SM90A, 128),
+                (true, true) => (&GEMM_22_SM90A, 128),
+            };
+            if tiles(128, n) >= HOPPER_TILES {
+                return (kernel, 128, n, Some(tiles(128, n).min(self.device.multiprocessors as usize)));
+            }
+        }
+        let few = tiles(128, 128) < self.device.multiprocessors as usize;
+        let (kernel, m, n) = match (two_a, two_w, few) {
+            (false, false, true) => (&GEMM_SMALL_11, 64, 64),
+            (false, true, true) => (&GEMM_SMALL_12, 64, 64),
+            (true, false, true) => (&GEMM_SMALL_21, 64, 64),
+            (false, false, false) => (&GEMM_11, 128, 128),
+            (false, true, false) => (&GEMM_12, 128, 64),
+            (true, false, false) => (&GEMM_21, 64, 128),
+            (true, true, _) => (&GEMM_22, 64, 64),
+        };
+        (kernel, m, n, None)
+    }
+}
+
+/// Low and high digits of weights, rows padded.
+fn split(w: &Weights) -> (Vec<i8>, Option<Vec<i8>>) {
+    let ld = padded(w.inp);
+    let mut lo = vec![0i8; padded(w.out) * ld];
+    let mut hi = (w.digits == Digits::Two).then(|| lo.clone());
+    for (o, row) in w.values.chunks_exact(w.inp.max(1)).enumerate() {
+        for (i, v) in row.iter().enumerate() {
+            let low = *v as i8;
+            lo[o * ld + i] = low;
+            if let Some(hi) = &mut hi {
+                hi[o * ld + i] = ((i32::from(*v) - i32::from(low)) >> 8) as i8;
+            }
+        }
+    }
+    (lo, hi)
+}
+
+fn raw_scales(scales: &[Scale]) -> Vec<RawScale> {
+    scales.iter().map(|s| RawScale::from(*s)).collect()
+}
+
+impl Backend for CudaBackend {
+    type Ints = Ints;
+    type Rows = Rows;
+    type Matrix = Matrix;
+    type Scales = Scales;
+    type Codes = Codes;
+    type Encoder = Encoder;
+    type Decoder<'s> = Decoder<'s>;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn load(&self, weights: Weights) -> Result<Matrix, Error> {
+        let (lo, hi) = split(&weights);
+        let matrix = Matrix {
+            out: weights.out,
+            inp: weights.inp,
+            digits: weights.digits,
+            lo: Buffer::from(&self.device, &lo),
+            hi: hi.map(|hi| Buffer::from(&self.device, &hi)),
+            scales: Buffer::from(&self.device, &raw_scales(&weights.scales)),
+            bias: weights.bias.map(|bias| Buffer::from(&self.device, &bias)),
+        };
+        self.device.status()?;
+        Ok(matrix)
+    }
+
+    fn upload(&self, x: data::Ints) -> Ints {
+        Ints { rows: x.rows, cols: x.cols, buffer: Buffer::from(&self.device, &x.data) }
+    }
+
+    fn zeros(&self, rows: usize, cols: usize) -> Ints {
+        Ints { rows, cols, buffer: Buffer::filled(&self.device, rows * cols * 4, 0) }
+    }
+
+    fn download(&self, x: &Ints) -> data::Ints {
+        data::Ints { rows: x.rows, cols: x.cols, data: x.buffer.read(x.rows * x.cols) }
+    }
+
+    fn size(&self, x: &Ints) -> usize {
+        x.rows * x.cols
+    }
+
+    fn upload_codes(&self, codes: Vec<u16>) -> Codes {
+        Codes { count: codes.len(), buffer: Rc::new(Buffer::from(&self.device, &codes)) }
+    }
+
+    fn download_codes(&self, codes: &Codes) -> Vec<u16> {
+        codes.buffer.read(codes.count)
+    }
+
+    fn count(&self, codes: &Codes) -> usize {
+        codes.count
+    }
+
+    fn upload_scales(&self, scales: Vec<Scale>) -> Scales {
+        Scales { count: scales.len(), buffer: Buffer::from(&self.device, &raw_scales(&scales)) }
+    }
+
+    fn download_scales(&self, scales: &Scales) -> Vec<Scale> {
+        scales.buffer.read::<RawScale>(scales.count).iter().map(|s| Scale { m: s.m, e: s.e }).collect()
+    }
+
+    fn quantise(&self, x: &Ints, how: &Quantise) -> Rows {
+        let two = how.digits == Digits::Two;
+        let hi = match (two, how.wide) {
+            (true, _) => Some(self.digits(x.rows, x.cols)),
+            (false, 0) => None,
+            // High digits of wide columns, 64 a row.
+            (false, _) => Some(Buffer::filled(&self.device, padded(x.rows) * 64, 0)),
+        };
+        let groups = x.cols / how.group;
+        let rows = Rows {
+            rows: x.rows,
+            cols: x.cols,
+            group: how.group,
+            digits: how.digits,
+            wide: how.wide,
+            capacity: x.rows,
+            lo: self.digits(x.rows, x.cols),
+            hi,
+            scales: self.buffer(x.rows * groups * 4),
+        };
+        let shared = how.group as u32 * 4;
+        let scratch = (shared > QUANTISE_SHARED).then(|| self.buffer(x.rows * x.cols * 4));
+        let p = kernels::Quantise {
+            x: x.buffer.at,
+            lo: rows.lo.at,
+            hi: rows.hi.as_ref().map_or(0, |hi| hi.at),
+            scales: rows.scales.at,
+            scratch: scratch.as_ref().map_or(0, |s| s.at),
+            cols: x.cols as u32,
+            ld: rows.ld() as u32,
+            group: how.group as u32,
+            hadamard: how.hadamard,
+            digits: how.digits.count() as u32,
+            wide: how.wide as u32,
+            exponent: how.exponent,
+            eps: how.norm.unwrap_or(Scale::ZERO).into(),
+            gain: how.gain.into(),
+            norm: how.norm.is_some().into(),
+        };
+        let shared = if scratch.is_some() { 0 } else { shared };
+        let grid = (x.rows * groups, 1, 1);
+        // SAFETY: the kernel's one parameter; buffers as it says.
+        unsafe { self.device.launch(&kernels::QUANTISE, grid, row_threads(how.group), shared, params!(p)) };
+        rows
+    }
+
+    fn rms(&self, x: &Ints, exponent: i32, eps: Scale) -> Scales {
+        let out = Scales { count: x.rows, buffer: self.buffer(x.rows * 4) };
+        let (cols, eps) = (x.cols as u32, RawScale::from(eps));
+        let p = params!(x.buffer.at, cols, exponent, eps, out.buffer.at);
+        // SAFETY: the kernel's parameters; buffers as it says.
+        unsafe { self.device.launch(&kernels::RMS, (x.rows, 1, 1), row_threads(x.cols), 0, p) };
+        out
+    }
+
+    fn gemm(&self, a: &Rows, w: &Matrix, factor: Option<&Scales>, store: Store, out: &mut Ints) {
+        let shape = data::Rows {
+            rows: a.rows,
+            cols: a.cols,
+            group: a.group,
+            digits: a.digits,
+            wide: a.wide,
+            values: Vec::new(),
+            scales: Vec::new(),
+        };
+        let p = kernels::Gemm {
+            a_lo: a.lo.at,
+            a_hi: a.hi.as_ref().map_or(0, |hi| hi.at),
+            a_scale: a.scales.at,
+            factor: factor.map_or(0, |f| f.buffer.at),
+            w_lo: w.lo.at,
+            w_hi: w.hi.as_ref().map_or(0, |hi| hi.at),
+            w_scale: w.scales.at,
+            bias: w.bias.as_ref().map_or(0, |b| b.at),
+            c: out.buffer.at,
+            rows: a.rows as u32,
+            out: w.out as u32,
+            lda: padded(w.inp) as u32,
+            ldc: out.cols as u32,
+            column: store.column as u32,
+            shift: shape.product_shift(w.digits),
+            add: store.add.into(),
+            wide: if a.digits == Digits::One { a.wide as u32 } else { 0 },
+        };
+        let (kernel, m, n, blocks) = self.product(a, w);
+        // The persistent kernels have one block a multiprocessor.
+        let (grid, threads) = match blocks {
+            Some(blocks) => ((blocks, 1, 1), 384),
+            None => ((a.rows.div_ceil(m), w.out.div_ceil(n), 1), 128),
+        };
+        if a.rows > 0 && w.out > 0 {
+            // SAFETY: the kernel's one parameter; digits are padded as it wants, `out` has the columns that the caller names.
+            unsafe { self.device.launch(kernel, grid, threads, kernel.shared, params!(p)) };
+        }
+    }
+
+    fn head_norm(
+        &self,
+        x: &mut Ints,
+        columns: Range<usize>,
+        exponent: i32,
+        eps: Scale,
+        weight: &[(i16, i16)],
+    ) {
+        let weight: Vec<RawScale> = weight.iter().map(|(m, e)| RawScale { m: *m, e: *e }).collect();
+        let table = self.small(&weight);
+        let (cols, column, dim) = (x.cols as u32, columns.start as u32, weight.len() as u32);
+        let (heads, eps) = ((columns.len() / weight.len()) as u32, RawScale::from(eps));
+        let p = params!(x.buffer.at, cols, column, heads, dim, exponent, eps, table.at);
+        let grid = (x.rows * heads as usize, 1, 1);
+        // SAFETY: the kernel's parameters; columns are within x.
+        unsafe { self.device.launch(&kernels::HEAD_NORM, grid, row_threads(weight.len()), 0, p) };
+    }
+
+    fn rope(&self, x: &Ints, columns: Range<usize>, rotary: &Rotary) -> Ints {
+        let out = self.ints(x.rows, columns.len());
+        let steps = self.small(rotary.steps);
+        let p = kernels::Rope {
+            x: x.buffer.at,
+            out: out.buffer.at,
+            steps: steps.at,
+            sine: self.tables().sine,
+            start: rotary.start,
+            cols: x.cols as u32,
+            column: columns.start as u32,
+            width: columns.len() as u32,
+            dim: rotary.head_dim as u32,
+            inverse: rotary.inverse.into(),
+        };
+        let threads = (columns.len() / 2).next_multiple_of(32).clamp(32, 256) as u32;
+        // SAFETY: the kernel's one parameter; columns are within x.
+        unsafe { self.device.launch(&kernels::ROPE, (x.rows, 1, 1), threads, 0, params!(p)) };
+        out
+    }
+
+    fn columns(&self, x: &Ints, columns: Range<usize>) -> Ints {
+        let out = self.ints(x.rows, columns.len());
+        let (cols, column, width) = (x.cols as u32, columns.start as u32, columns.len() as u32);
+        let count = (x.rows * columns.len()) as u64;
+        let p = params!(x.buffer.at, cols, column, width, out.buffer.at, count);
+        // SAFETY: the kernel's parameters; columns are within x.
+        unsafe { self.over(&kernels::COLUMNS, count as usize, p) };
+        out
+    }
+
+    fn add(&self, x: &mut Ints, column: usize, y: &Ints) {
+        let (cols, column, width) = (x.cols as u32, column as u32, y.cols as u32);
+        let count = (y.rows * y.cols) as u64;
+        let p = params!(x.buffer.at, cols, column, width, y.buffer.at, count);
+        // SAFETY: the kernel's parameters; the caller's columns are within x.
+        unsafe { self.over(&kernels::ADD, count as usize, p) };
+    }
+
+    fn silu(&self, gate_up: &Ints, how: Silu) -> Ints {
+        let out = self.ints(gate_up.rows, gate_up.cols / 2);
+        let (width, count) = (out.cols as u32, (out.rows * out.cols) as u64);
+        let logistic = self.tables().logistic;
+        let p = params!(gate_up.buffer.at, width, how.gate, how.up, how.out, logistic, out.buffer.at, count);
+        // SAFETY: the kernel's parameters; buffers as it says.
+        unsafe { self.over(&kernels::SILU, count as usize, p) };
+        out
+    }
+
+    fn append(&self, rows: &mut Rows, more: Rows) {
+        let (old, new) = (rows.rows, rows.rows + more.rows);
+        let (ld, hi_ld, groups) = (rows.ld(), rows.hi_ld(), rows.groups());
+        if new > rows.capacity {
+            let capacity = new.max(2 * rows.capacity);
+            let grow = |from: &Buffer, room: usize, used: usize| {
+                let mut to = Buffer::filled(&self.device, room, 0);
+                to.copy(0, from, used);
+                to
+            };
+            rows.lo = grow(&rows.lo, padded(capacity) * ld, old * ld);
+            rows.hi = rows.hi.as_ref().map(|hi| grow(hi, padded(capacity) * hi_ld, old * hi_ld));
+            rows.scales = grow(&rows.scales, capacity * groups * 4, old * groups * 4);
+            rows.capacity = capacity;
+        }
+        rows.lo.copy(old * ld, &more.lo, more.rows * ld);
+        if let (Some(hi), Some(more_hi)) = (&mut rows.hi, &more.hi) {
+            hi.copy(old * hi_ld, more_hi, more.rows * hi_ld);
+        }
+        rows.scales.copy(old * groups * 4, &more.scales, more.rows * groups * 4);
+        rows.rows = new;
+    }
+
+    fn attention(&self, query: &Rows, keys: &Rows, values: &Rows, start: usize, how: &Attention) -> Ints {
+        let out = self.ints(query.rows, query.cols);
+        let one = [query, keys, values].iter().all(|r| r.digits == Digits::One);
+        let fast = match how.head_dim {
+            64 if one => Some(&kernels::ATTENTION_64),
+            128 if one => Some(&kernels::ATTENTION_128),
+            _ => None,
+        };
+        let blocks = keys.rows.div_ceil(64);
+        let scratch = fast.map(|_| self.buffer(how.kv_heads * blocks * (1040 + 64 * how.head_dim)));
+        let digit = |r: &Option<Buffer>| r.as_ref().map_or(0, |b| b.at);
+        let p = kernels::Attention {
+            q_lo: query.lo.at,
+            q_hi: digit(&query.hi),
+            q_scale: query.scales.at,
+            k_lo: keys.lo.at,
+            k_hi: digit(&keys.hi),
+            k_scale: keys.scales.at,
+            v_lo: values.lo.at,
+            v_hi: digit(&values.hi),
+            v_scale: values.scales.at,
+            out: out.buffer.at,
+            tables: self.tables(),
+            rows: query.rows as u32,
+            tokens: keys.rows as u32,
+            start: start as u32,
+            heads: how.heads as u32,
+            kv_heads: how.kv_heads as u32,
+            head_dim: how.head_dim as u32,
+            q_ld: query.ld() as u32,
+            kv_ld: keys.ld() as u32,
+            shift: data::product_shift(how.head_dim, query.digits, keys.digits) as i32,
+            value_exponent: how.value_exponent,
+            out_exponent: how.out_exponent,
+            scratch: scratch.as_ref().map_or(0, |s| s.at),
+        };
+        // SAFETY: the kernels' one parameter; rows are padded as they want, scratch is as large as they say.
+        unsafe {
+            match fast {
+                Some(kernel) => {
+                    let prepare = (blocks, how.kv_heads, 1);
+                    self.device.launch(&kernels::ATTENTION_PREPARE, prepare, 128, 0, params!(p));
+                    let shares = query.rows.div_ceil(16) * (how.heads / how.kv_heads);
+                    let grid = (shares.div_ceil(8), how.kv_heads, 1);
+                    self.device.launch(kernel, grid, 256, kernel.shared, params!(p));
+                }
+                None => {
+                    let grid = (query.rows, how.heads, how.head_dim.div_ceil(128));
+                    self.device.launch(&kernels::ATTENTION_GENERAL, grid, 128, 0, params!(p));
+                }
+            }
+        }
+        out
+    }
+
+    fn power(&self, x: &Ints, columns: Range<usize>, exponent: i32) -> Ints {
+        let out = self.ints(x.rows, 1);
+        let (cols, column, width) = (x.cols as u32, columns.start as u32, columns.len() as u32);
+        let log2 = self.tables().log2;
+        let p = params!(x.buffer.at, cols, column, width, exponent, log2, out.buffer.at);
+        // SAFETY: the kernel's parameters; columns are within x.
+        unsafe { self.device.launch(&kernels::POWER, (x.rows, 1, 1), row_threads(columns.len()), 0, p) };
+        out
+    }
+
+    fn token_scale(&self, rows: usize, features: &[(&Ints, i32)], bias: i64) -> Ints {
+        let out = self.ints(rows, 1);
+        let partial = (features.len() > FEATURES).then(|| self.buffer(rows * 8));
+        // No features are one empty launch.
+        let launches = features.len().div_ceil(FEATURES).max(1);
+        for i in 0..launches {
+            let some = &features[i * FEATURES..features.len().min((i + 1) * FEATURES)];
+            let mut p = kernels::TokenScale {
+                feature: [0; FEATURES],
+                weight: [0; FEATURES],
+                bias,
+                partial: partial.as_ref().map_or(0, |b| b.at),
+                out: if i + 1 == launches { out.buffer.at } else { 0 },
+                count: some.len() as u32,
+                rows: rows as u32,
+                first: (i == 0).into(),
+            };
+            for (j, (feature, weight)) in some.iter().enumerate() {
+                (p.feature[j], p.weight[j]) = (feature.buffer.at, *weight);
+            }
+            // SAFETY: the kernel's one parameter; features have a value a row.
+            unsafe { self.over(&kernels::TOKEN_SCALE, rows, params!(p)) };
+        }
+        out
+    }
+
+    fn encoder(&self, chunks: ChunkEncoders) -> Encoder {
+        Encoder::new(self, chunks)
+    }
+
+    fn encode_plane(
+        &self,
+        pricing: &Pricing,
+        mu: &Ints,
+        token: &Ints,
+        codes: &Codes,
+        to: &mut Encoder,
+    ) -> Result<(), Error> {
+        to.plane(self, pricing, mu, token, codes)
+    }
+
+    fn cost(&self, encoder: &Encoder) -> Result<u64, Error> {
+        encoder.cost(self)
+    }
+
+    fn finish_chunks(&self, encoder: Encoder) -> Result<Vec<Chunk>, Error> {
+        encoder.finish(self)
+    }
+
+    fn decoder<'s>(&self, chunks: ChunkDecoders<'s>) -> Decoder<'s> {
+        Decoder::new(self, chunks)
+    }
+
+    fn decode_plane(
+        &self,
+        pricing: &Pricing,
+        mu: &Ints,
+        token: &Ints,
+        from: &mut Decoder<'_>,
+    ) -> Result<Codes, Error> {
+        from.plane(self, pricing, mu, token)
+    }
+
+    fn finish_decoders(&self, decoder: Decoder<'_>, values_checksums: &[u64]) -> Result<(), Error> {
+        decoder.finish(self, values_checksums)
+    }
+
+    fn observe(&self, pricing: &Pricing, mu: &Ints, token: &Ints, codes: &Codes) -> Observed<Ints> {
+        let truth = Truth { value: self.ints(mu.rows, mu.cols), innovation: self.ints(mu.rows, mu.cols) };
+        let energy = self.ints(mu.rows, 1);
+        let (_keep, p) = coding::pricing(self, pricing, mu, token);
+        let p = kernels::Observe {
+            p,
+            codes: codes.buffer.at,
+            value: truth.value.buffer.at,
+            innovation: truth.innovation.buffer.at,
+            energy: energy.buffer.at,
+            log2: self.tables().log2,
+            shrink: self.tables().shrink,
+            unit_m: pricing.unit.m,
+            unit_e: pricing.unit.e,
+            exponent: pricing.exponent,
+            rows: mu.rows as u32,
+        };
+        // SAFETY: the kernel's one parameter; a warp a row.
+        unsafe { self.over(&kernels::OBSERVE, mu.rows * 32, params!(p)) };
+        Observed { truth, energy }
+    }
+
+    fn values(&self, codes: &Codes, cols: usize, format: ElementFormat, unit: Unit, exponent: i32) -> Ints {
+        let out = self.ints(codes.count / cols, cols);
+        let (f, count) = (coding::format(format), codes.count as u64);
+        let p = params!(codes.buffer.at, f, unit.m, unit.e, exponent, out.buffer.at, count);
+        // SAFETY: the kernel's parameters; a value a code.
+        unsafe { self.over(&kernels::VALUES, codes.count, p) };
+        out
+    }
+
+    fn status(&self) -> Result<(), Error> {
+        Ok(self.device.status()?)
+    }
+}

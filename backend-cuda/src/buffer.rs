@@ -1,0 +1,164 @@
+//! Device memory that frees itself, and what the backend keeps in it.
+
+use std::ffi::c_void;
+use std::rc::Rc;
+
+use crate::device::Device;
+
+/// Plain values that may be copied as bytes.
+///
+/// # Safety
+/// Every bit pattern is a value, and there is no padding that would be read.
+pub(crate) unsafe trait Plain: Copy + Default {}
+// SAFETY: integers.
+unsafe impl Plain for u8 {}
+// SAFETY: integers.
+unsafe impl Plain for i8 {}
+// SAFETY: integers.
+unsafe impl Plain for u16 {}
+// SAFETY: integers.
+unsafe impl Plain for i16 {}
+// SAFETY: integers.
+unsafe impl Plain for u32 {}
+// SAFETY: integers.
+unsafe impl Plain for i32 {}
+// SAFETY: integers.
+unsafe impl Plain for u64 {}
+// SAFETY: two i16.
+unsafe impl Plain for crate::kernels::RawScale {}
+
+/// Bytes on the device. If they could not be had, the device knows, and nothing is done with them.
+pub(crate) struct Buffer {
+    device: Rc<Device>,
+    pub(crate) at: u64,
+    bytes: usize,
+}
+
+impl Buffer {
+    pub(crate) fn new(device: &Rc<Device>, bytes: usize) -> Buffer {
+        Buffer { device: device.clone(), at: device.allocate(bytes), bytes }
+    }
+
+    pub(crate) fn filled(device: &Rc<Device>, bytes: usize, value: u8) -> Buffer {
+        let buffer = Buffer::new(device, bytes);
+        // SAFETY: it has so many bytes.
+        unsafe { device.fill(buffer.at, value, bytes) };
+        buffer
+    }
+
+    pub(crate) fn from<T: Plain>(device: &Rc<Device>, values: &[T]) -> Buffer {
+        let buffer = Buffer::new(device, size_of_val(values));
+        // SAFETY: both have so many bytes.
+        unsafe { device.to_device(buffer.at, values.as_ptr().cast::<c_void>(), size_of_val(values)) };
+        buffer
+    }
+
+    /// `count` values; zeros after a failure.
+    pub(crate) fn read<T: Plain>(&self, count: usize) -> Vec<T> {
+        let mut values = vec![T::default(); count];
+        let bytes = size_of_val(&values[..]);
+        assert!(bytes <= self.bytes, "{count} values from a buffer of {} bytes", self.bytes);
+        // SAFETY: both have so many bytes, and any bytes are values.
+        unsafe { self.device.to_host(values.as_mut_ptr().cast::<c_void>(), self.at, bytes) };
+        values
+    }
+
+    /// One value.
+    ///
+    /// # Safety
+    /// A `T` without padding was written at this offset, and any bytes are a `T`.
+    pub(crate) unsafe fn read_struct<T: Copy>(&self, index: usize, mut value: T) -> T {
+        let size = size_of::<T>();
+        assert!((index + 1) * size <= self.bytes);
+        // SAFETY: both have so many bytes; the caller's promise.
+        unsafe {
+            self.device.to_host(
+                (&mut value as *mut T).cast::<c_void>(),
+                self.at + (index * size) as u64,
+                size,
+            )
+        };
+        value
+    }
+
+    /// Copies `bytes` bytes of `from` to an offset.
+    pub(crate) fn copy(&mut self, offset: usize, from: &Buffer, bytes: usize) {
+        assert!(offset + bytes <= self.bytes && bytes <= from.bytes, "a copy past the end");
+        // SAFETY: both have so many bytes, and they are two buffers.
+        unsafe { self.device.within(self.at + offset as u64, from.at, bytes) };
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: it is this buffer's own, and the stream runs what was enqueued before.
+        unsafe { self.device.free(self.at) };
+    }
+}
+
+/// A matrix of fixed-point values on the device.
+pub struct Ints {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) buffer: Buffer,
+}
+
+/// Row scales on the device.
+pub struct Scales {
+    pub(crate) count: usize,
+    pub(crate) buffer: Buffer,
+}
+
+/// The codes of a plane on the device.
+#[derive(Clone)]
+pub struct Codes {
+    pub(crate) count: usize,
+    pub(crate) buffer: Rc<Buffer>,
+}
+
+/// Quantised rows on the device: one byte a digit, rows padded to 128 bytes and their number to 128.
+pub struct Rows {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) group: usize,
+    pub(crate) digits: speckv_predictor::data::Digits,
+    pub(crate) wide: usize,
+    /// Rows that there is room for.
+    pub(crate) capacity: usize,
+    pub(crate) lo: Buffer,
+    pub(crate) hi: Option<Buffer>,
+    pub(crate) scales: Buffer,
+}
+
+/// Weights on the device.
+pub struct Matrix {
+    pub(crate) out: usize,
+    pub(crate) inp: usize,
+    pub(crate) digits: speckv_predictor::data::Digits,
+    pub(crate) lo: Buffer,
+    pub(crate) hi: Option<Buffer>,
+    pub(crate) scales: Buffer,
+    pub(crate) bias: Option<Buffer>,
+}
+
+/// Bytes of a row of digits: kernels read whole steps.
+pub(crate) fn padded(n: usize) -> usize {
+    n.next_multiple_of(128)
+}
+
+impl Rows {
+    /// Bytes of a row of `lo`.
+    pub(crate) fn ld(&self) -> usize {
+        padded(self.cols)
+    }
+
+    /// Bytes of a row of `hi`.
+    pub(crate) fn hi_ld(&self) -> usize {
+        if self.digits == speckv_predictor::data::Digits::Two { self.ld() } else { 64 }
+    }
+
+    /// Scales of a row.
+    pub(crate) fn groups(&self) -> usize {
+        self.cols / self.group
+    }
+}

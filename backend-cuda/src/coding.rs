@@ -1,0 +1,434 @@
+//! Chunks on the device: planes are priced, encoded and decoded there, one warp a chunk; errors come in the order in which the definition finds them.
+
+use std::ffi::c_void;
+use std::rc::Rc;
+
+use speckv_predictor::Error;
+use speckv_predictor::backend::{Pricing, Unit};
+use speckv_predictor::core::checksum::{ValuesChecksum, plane_checksum};
+use speckv_predictor::core::limits::{EXPONENT_LIMIT, LANES, words_bound};
+use speckv_predictor::core::{
+    Chunk, ChunkDecoder, ChunkEncoder, ElementFormat, Error as CoreError, Lanes, PlaneMode, Rule, Shape,
+    Symbol,
+};
+use speckv_predictor::data::{ChunkDecoders, ChunkEncoders};
+
+use crate::backend::CudaBackend;
+use crate::buffer::{Buffer, Codes, Ints};
+use crate::kernels::{self, DecodeChunk, EncodeChunk, Format, PlaneSymbols};
+
+/// `floor(256 * log2(1 + i / 256))` as symbols' costs have it.
+pub(crate) fn cost_table() -> Vec<u8> {
+    // The cost of 256 + i slots of 65536 is 8 octaves less that logarithm.
+    (0..256).map(|i| (8 * 256 - Symbol { freq: 256 + i, ..Symbol::default() }.cost()) as u8).collect()
+}
+
+pub(crate) fn format(f: ElementFormat) -> Format {
+    Format { w: f.width() as i32, mb: f.mantissa_bits() as i32, bias: f.bias() }
+}
+
+/// A shape as the kernels read it: steps, guesses, escape.
+fn shape_words(shape: &Shape) -> Vec<u32> {
+    let pair = |(a, b): &(u16, u16)| u32::from(*a) | u32::from(*b) << 16;
+    let pairs = shape.steps().iter().chain(shape.guesses()).map(pair);
+    pairs.chain([u32::from(shape.escape())]).collect()
+}
+
+/// A plane's pricing as kernels read it, and the tables that it points to.
+pub(crate) fn pricing(
+    b: &CudaBackend,
+    p: &Pricing,
+    mu: &Ints,
+    token: &Ints,
+) -> ([Rc<Buffer>; 2], kernels::Pricing) {
+    let shift = p.unit.index_shift(&b.host);
+    let channel: Vec<i16> = p.channel.iter().map(|c| c.wrapping_add(shift)).collect();
+    let tables = [b.small(&channel), b.small(&shape_words(p.shape))];
+    let raw = kernels::Pricing {
+        mu: mu.buffer.at,
+        token: token.buffer.at,
+        channel: tables[0].at,
+        shape: tables[1].at,
+        unit_recip: if p.unit.m == Unit::ONE.m { 0 } else { (1i64 << 54) / i64::from(p.unit.m) },
+        format: format(p.format),
+        exponent: p.unit.code_exponent(p.exponent),
+        cols: mu.cols as u32,
+    };
+    (tables, raw)
+}
+
+/// What the definition checks of a plane before it looks at any value, for the chunk with rows `rows`.
+fn check_model(p: &Pricing, mu: &Ints, rows: usize) -> Result<(), CoreError> {
+    let (scalars, found) = (p.channel.len() * rows, rows * mu.cols);
+    if found != scalars || found == 0 {
+        return Err(CoreError::Argument {
+            rule: Rule::ModelSize,
+            expected: scalars as i64,
+            found: found as i64,
+        });
+    }
+    let exponent = p.unit.code_exponent(p.exponent);
+    if exponent.abs() > EXPONENT_LIMIT {
+        let expected = i64::from(EXPONENT_LIMIT * exponent.signum());
+        return Err(CoreError::Argument { rule: Rule::Exponent, expected, found: exponent.into() });
+    }
+    Ok(())
+}
+
+fn check_format(expected: ElementFormat, found: ElementFormat) -> Result<(), CoreError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(CoreError::Argument {
+        rule: Rule::ModelFormat,
+        expected: expected.id().into(),
+        found: found.id().into(),
+    })
+}
+
+fn plane_count(expected: usize, found: usize) -> CoreError {
+    CoreError::Argument { rule: Rule::PlaneCount, expected: expected as i64, found: found as i64 }
+}
+
+struct EncodedPlane {
+    symbols: Buffer,
+    codes: Codes,
+    cols: usize,
+}
+
+/// The encoders of a run's chunks: their planes' symbols and costs, on the device until the end.
+pub struct Encoder {
+    chunks: ChunkEncoders,
+    planes: Vec<EncodedPlane>,
+    /// `[plane][chunk]`.
+    costs: Buffer,
+    /// `[plane][chunk]`: the first scalar whose code is too wide.
+    bad: Buffer,
+    /// First row and number of rows of each chunk.
+    rows: Buffer,
+}
+
+impl Encoder {
+    pub(crate) fn new(b: &CudaBackend, chunks: ChunkEncoders) -> Encoder {
+        let cells = chunks.first().map_or(0, |(_, e)| e.planes()) * chunks.len();
+        let rows: Vec<u64> = chunks.iter().flat_map(|(r, _)| [r.start as u64, r.len() as u64]).collect();
+        Encoder {
+            planes: Vec::new(),
+            costs: Buffer::filled(&b.device, cells * 8, 0),
+            bad: Buffer::filled(&b.device, cells * 4, 0xFF),
+            rows: Buffer::from(&b.device, &rows),
+            chunks,
+        }
+    }
+
+    /// Codes that were too wide, found by the device.
+    fn check_codes(&self, b: &CudaBackend) -> Result<(), Error> {
+        if self.chunks.first().is_none_or(|(_, e)| e.format().width() != 8) {
+            return Ok(());
+        }
+        let bad: Vec<u32> = self.bad.read(self.planes.len() * self.chunks.len());
+        b.device.status()?;
+        let Some(first) = bad.iter().position(|at| *at != u32::MAX) else { return Ok(()) };
+        let plane = &self.planes[first / self.chunks.len()];
+        let start = self.chunks[first % self.chunks.len()].0.start * plane.cols;
+        let codes: Vec<u16> = plane.codes.buffer.read(plane.codes.count);
+        b.device.status()?;
+        let found = codes[start + bad[first] as usize].into();
+        Err(CoreError::Argument { rule: Rule::Code, expected: 0xFF, found }.into())
+    }
+
+    /// An error of this call, unless an earlier plane has one.
+    fn refuse(&self, b: &CudaBackend, error: CoreError) -> Result<(), Error> {
+        self.check_codes(b)?;
+        Err(error.into())
+    }
+
+    pub(crate) fn plane(
+        &mut self,
+        b: &CudaBackend,
+        p: &Pricing,
+        mu: &Ints,
+        token: &Ints,
+        codes: &Codes,
+    ) -> Result<(), Error> {
+        for (rows, encoder) in &self.chunks {
+            let scalars = rows.len() * mu.cols;
+            let first = self.planes.first().map_or(scalars, |plane| rows.len() * plane.cols);
+            let sized = |expected: usize, found: usize| match expected == found {
+                true => Ok(()),
+                false => Err(CoreError::Argument {
+                    rule: Rule::PlaneSize,
+                    expected: expected as i64,
+                    found: found as i64,
+                }),
+            };
+            let ids = encoder.token_ids();
+            let checked = check_format(encoder.format(), p.format)
+                .and_then(|()| check_model(p, mu, rows.len()))
+                .and_then(|()| match self.planes.len() >= encoder.planes() {
+                    true => Err(plane_count(encoder.planes(), self.planes.len() + 1)),
+                    false => sized(first, scalars),
+                })
+                .and_then(|()| match ids {
+                    Some(ids) if ids.is_empty() || !scalars.is_multiple_of(ids.len()) => {
+                        let (expected, found) = (ids.len() as i64, scalars as i64);
+                        Err(CoreError::Argument { rule: Rule::TokenIds, expected, found })
+                    }
+                    _ => Ok(()),
+                });
+            if let Err(error) = checked {
+                return self.refuse(b, error);
+            }
+        }
+        let symbols = b.buffer(mu.rows * mu.cols * size_of::<Symbol>());
+        let (_keep, pricing) = pricing(b, p, mu, token);
+        let cell = self.planes.len() * self.chunks.len();
+        let k = kernels::Price {
+            p: pricing,
+            codes: codes.buffer.at,
+            symbols: symbols.at,
+            cost: self.costs.at + 8 * cell as u64,
+            bad: self.bad.at + 4 * cell as u64,
+            log2: b.cost.at,
+            rows: self.rows.at,
+        };
+        let longest = self.chunks.iter().map(|(rows, _)| rows.len()).max().unwrap_or(0) * mu.cols;
+        let grid = (longest.div_ceil(256), self.chunks.len(), 1);
+        let params = &mut [(&raw const k).cast_mut().cast::<c_void>()];
+        // SAFETY: the kernel's one parameter; symbols and codes have an entry a scalar.
+        unsafe { b.device.launch(&kernels::PRICE, grid, 256, 0, params) };
+        self.planes.push(EncodedPlane { symbols, codes: codes.clone(), cols: mu.cols });
+        Ok(())
+    }
+
+    pub(crate) fn cost(&self, b: &CudaBackend) -> Result<u64, Error> {
+        self.check_codes(b)?;
+        let costs = self.costs.read::<u64>(self.planes.len() * self.chunks.len());
+        b.device.status()?;
+        Ok(self.stored(&costs).iter().map(|(cost, _)| cost).sum())
+    }
+
+    /// What each plane of each chunk costs as it is stored, and whether raw.
+    fn stored(&self, costs: &[u64]) -> Vec<(u64, bool)> {
+        let each = costs.iter().enumerate().map(|(i, cost)| {
+            let (rows, encoder) = &self.chunks[i % self.chunks.len()];
+            let scalars = rows.len() * self.planes[i / self.chunks.len()].cols;
+            let raw = (scalars as u64 * u64::from(encoder.format().width())) << 8;
+            (raw.min(*cost), *cost >= raw)
+        });
+        each.collect()
+    }
+
+    pub(crate) fn finish(self, b: &CudaBackend) -> Result<Vec<Chunk>, Error> {
+        self.check_codes(b)?;
+        let Some((_, first)) = self.chunks.first() else { return Ok(Vec::new()) };
+        let (format, expected) = (first.format(), first.planes());
+        if self.planes.is_empty() || self.planes.len() != expected {
+            return Err(plane_count(expected.max(1), self.planes.len()).into());
+        }
+        let cols = self.planes[0].cols;
+        let costs = self.costs.read::<u64>(self.planes.len() * self.chunks.len());
+        b.device.status()?;
+        let stored = self.stored(&costs);
+
+        // Room for twice what a chunk may take: rounding of states adds less than a bit to the least that a scalar costs.
+        let scalars = |chunk: &(std::ops::Range<usize>, ChunkEncoder)| {
+            (chunk.0.len() * cols * self.planes.len()) as u64
+        };
+        let bounds: Vec<u64> = self.chunks.iter().map(|c| words_bound(format, scalars(c))).collect();
+        let words = b.buffer(4 * bounds.iter().sum::<u64>() as usize);
+        let mut at = words.at;
+        let mut descriptions = Vec::new();
+        for ((rows, _), bound) in self.chunks.iter().zip(&bounds) {
+            descriptions.push(EncodeChunk {
+                first: (rows.start * cols) as u64,
+                count: (rows.len() * cols) as u64,
+                words: at,
+                capacity: 2 * bound,
+                bound: *bound,
+                used: 0,
+                states: [0; LANES],
+                all_raw: 0,
+                overflow: 0,
+            });
+            at += 4 * bound;
+        }
+        let bytes = |c: &EncodeChunk| {
+            let mut out = Vec::new();
+            [c.first, c.count, c.words, c.capacity, c.bound, c.used]
+                .iter()
+                .for_each(|v| out.extend(v.to_le_bytes()));
+            c.states.iter().chain([&c.all_raw, &c.overflow]).for_each(|v| out.extend(v.to_le_bytes()));
+            out
+        };
+        let chunks = Buffer::from(&b.device, &descriptions.iter().flat_map(bytes).collect::<Vec<u8>>());
+        let planes: Vec<u64> = self
+            .planes
+            .iter()
+            .enumerate()
+            .map(|(i, plane)| PlaneSymbols {
+                symbols: plane.symbols.at,
+                codes: plane.codes.buffer.at,
+                cost: self.costs.at + 8 * (i * self.chunks.len()) as u64,
+            })
+            .flat_map(|p| [p.symbols, p.codes, p.cost])
+            .collect();
+        let planes = Buffer::from(&b.device, &planes);
+        let (count, width) = (self.planes.len() as u32, format.width());
+        let params = &mut [
+            (&raw const chunks.at).cast_mut().cast::<c_void>(),
+            (&raw const planes.at).cast_mut().cast(),
+            (&raw const count).cast_mut().cast(),
+            (&raw const width).cast_mut().cast(),
+        ];
+        // SAFETY: the kernel's parameters; chunks lie within the planes, words have the room they say.
+        unsafe { b.device.launch(&kernels::ENCODE, (self.chunks.len(), 1, 1), LANES as u32, 0, params) };
+        for (i, d) in descriptions.iter_mut().enumerate() {
+            // SAFETY: descriptions were written there, without padding.
+            *d = unsafe { chunks.read_struct(i, *d) };
+        }
+        let all: Vec<u16> = words.read(2 * bounds.iter().sum::<u64>() as usize);
+        let codes: Vec<Vec<u16>> = self.planes.iter().map(|p| p.codes.buffer.read(p.codes.count)).collect();
+        b.device.status()?;
+
+        let (mut out, mut end) = (Vec::new(), 0);
+        for (i, ((rows, encoder), d)) in self.chunks.iter().zip(&descriptions).enumerate() {
+            if d.overflow != 0 {
+                return Err(Error::Backend(
+                    "CUDA: a chunk took more than its bound; please report it".into(),
+                ));
+            }
+            end += d.capacity as usize;
+            let modes =
+                (0..self.planes.len()).map(|p| match stored[p * self.chunks.len() + i].1 || d.all_raw != 0 {
+                    true => PlaneMode::Raw,
+                    false => PlaneMode::Coded,
+                });
+            let (mut values, mut scratch) = (ValuesChecksum::new(), Vec::new());
+            for codes in &codes {
+                values.push(plane_checksum(format, &codes[rows.start * cols..rows.end * cols], &mut scratch));
+            }
+            let words = &all[end - d.used as usize..end];
+            out.push(Chunk::assemble(modes, encoder.token_ids(), &d.states, words, values.value()));
+        }
+        Ok(out)
+    }
+}
+
+/// The decoders of a run's chunks: lanes and words on the device.
+pub struct Decoder<'s> {
+    chunks: ChunkDecoders<'s>,
+    state: Buffer,
+    _words: Buffer,
+    /// `[plane][chunk]`.
+    modes: Buffer,
+    planes: Vec<(Codes, usize)>,
+}
+
+impl<'s> Decoder<'s> {
+    pub(crate) fn new(b: &CudaBackend, chunks: ChunkDecoders<'s>) -> Decoder<'s> {
+        let all: Vec<u8> = chunks.iter().flat_map(|(_, d)| d.lanes().words).copied().collect();
+        let words = Buffer::from(&b.device, &all);
+        let (mut at, mut state) = (words.at, Vec::new());
+        for (rows, decoder) in &chunks {
+            let lanes = decoder.lanes();
+            let fixed = [at, rows.start as u64, rows.len() as u64, lanes.words.len() as u64, lanes.at as u64];
+            fixed.iter().for_each(|v| state.extend(v.to_le_bytes()));
+            lanes.states.iter().chain(&[0, 0]).for_each(|v| state.extend(v.to_le_bytes()));
+            state.extend([0; 16]);
+            at += lanes.words.len() as u64;
+        }
+        let planes = chunks.first().map_or(0, |(_, d)| d.planes());
+        let mode = |plane, d: &ChunkDecoder<'_>| u8::from(d.mode_of(plane) == Some(PlaneMode::Raw));
+        let modes: Vec<u8> = (0..planes).flat_map(|p| chunks.iter().map(move |(_, d)| mode(p, d))).collect();
+        Decoder {
+            state: Buffer::from(&b.device, &state),
+            _words: words,
+            modes: Buffer::from(&b.device, &modes),
+            planes: Vec::new(),
+            chunks,
+        }
+    }
+
+    /// The chunks as they stand, unless one has failed: the first error in order of planes, then chunks.
+    fn check(&self, b: &CudaBackend) -> Result<Vec<DecodeChunk>, Error> {
+        let blank = DecodeChunk {
+            words: 0,
+            first: 0,
+            count: 0,
+            bytes: 0,
+            at: 0,
+            states: [0; LANES],
+            failed: 0,
+            plane: 0,
+            found: 0,
+            offset: 0,
+        };
+        // SAFETY: descriptions were written there, without padding.
+        let all: Vec<_> =
+            (0..self.chunks.len()).map(|i| unsafe { self.state.read_struct(i, blank) }).collect();
+        b.device.status()?;
+        let failed = all.iter().zip(&self.chunks).filter(|(c, _)| c.failed != 0).min_by_key(|(c, _)| c.plane);
+        let Some((c, (_, decoder))) = failed else { return Ok(all) };
+        let error = match c.failed {
+            1 => CoreError::Malformed { rule: Rule::ZoneMagnitude, found: c.found, offset: c.offset },
+            _ => CoreError::Truncated { offset: c.offset, needed: c.found, found: 0 },
+        };
+        Err(decoder.in_payload(error).into())
+    }
+
+    pub(crate) fn plane(
+        &mut self,
+        b: &CudaBackend,
+        p: &Pricing,
+        mu: &Ints,
+        token: &Ints,
+    ) -> Result<Codes, Error> {
+        for (rows, decoder) in &self.chunks {
+            let checked =
+                check_format(decoder.format(), p.format).and_then(|()| check_model(p, mu, rows.len()));
+            let checked = checked.and_then(|()| match self.planes.len() >= decoder.planes() {
+                true => Err(plane_count(decoder.planes(), self.planes.len() + 1)),
+                false => Ok(()),
+            });
+            if let Err(error) = checked {
+                self.check(b)?;
+                return Err(error.into());
+            }
+        }
+        let codes = Codes { count: mu.rows * mu.cols, buffer: Rc::new(b.buffer(mu.rows * mu.cols * 2)) };
+        let (_keep, pricing) = pricing(b, p, mu, token);
+        let k = kernels::Decode {
+            p: pricing,
+            codes: codes.buffer.at,
+            chunks: self.state.at,
+            modes: self.modes.at + (self.planes.len() * self.chunks.len()) as u64,
+            plane: self.planes.len() as u32,
+        };
+        let params = &mut [(&raw const k).cast_mut().cast::<c_void>()];
+        // SAFETY: the kernel's one parameter; chunks lie within the plane, their words within the buffer.
+        unsafe { b.device.launch(&kernels::DECODE, (self.chunks.len(), 1, 1), LANES as u32, 0, params) };
+        self.planes.push((codes.clone(), mu.cols));
+        Ok(codes)
+    }
+
+    pub(crate) fn finish(self, b: &CudaBackend, expected: &[u64]) -> Result<(), Error> {
+        let states = self.check(b)?;
+        let codes: Vec<Vec<u16>> = self.planes.iter().map(|(c, _)| c.buffer.read(c.count)).collect();
+        b.device.status()?;
+        for (((rows, decoder), state), expected) in self.chunks.into_iter().zip(states).zip(expected) {
+            if self.planes.len() != decoder.planes() {
+                return Err(plane_count(decoder.planes(), self.planes.len()).into());
+            }
+            let (mut values, mut scratch) = (ValuesChecksum::new(), Vec::new());
+            for (codes, (_, cols)) in codes.iter().zip(&self.planes) {
+                let own = &codes[rows.start * cols..rows.end * cols];
+                values.push(plane_checksum(decoder.format(), own, &mut scratch));
+            }
+            let words = decoder.lanes().words;
+            let lanes = Lanes { states: state.states, words, at: state.at as usize };
+            decoder.finish_elsewhere(&lanes, values.value(), *expected)?;
+        }
+        Ok(())
+    }
+}
