@@ -14,6 +14,7 @@ mod coding;
 mod inputs;
 mod product;
 mod rows;
+mod streams;
 
 use alloc::string::String;
 use core::fmt::Debug;
@@ -28,6 +29,7 @@ pub use coding::{decode_damaged, encode_and_decode, observe, reject, values};
 pub use inputs::Pattern;
 pub use product::{gemm, load_all_sizes};
 pub use rows::{add, append, columns, head_norm, power, quantise, rms, rope, silu, token_scale, transfer};
+pub use streams::streams;
 
 /// Checks every property; panics at the first difference.
 pub fn run<B: Backend>(backend: &B) {
