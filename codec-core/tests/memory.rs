@@ -1,7 +1,5 @@
 //! What reading costs: memory within the bounds that `Limits` documents, time linear in what is decoded, whatever the input claims.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,50 +9,13 @@ use speckv_codec_core::limits::{DECODER_BYTES, FRONT_BYTES, SMALL_BYTES};
 use speckv_codec_core::{ChunkDecoder, ElementFormat, Geometry, Limits, Stream, write_stream};
 
 mod common;
+#[path = "common/counting.rs"]
+mod counting;
 #[path = "common/streams.rs"]
 mod streams;
 use common::Random;
+use counting::peak;
 use streams::{Cache, header, likely_cache, mend_header};
-
-thread_local! {
-    static NOW: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-/// Counts what each thread holds: tests run beside each other.
-struct Counting;
-
-fn more(bytes: isize) {
-    NOW.set(NOW.get() + bytes);
-    PEAK.set(PEAK.get().max(NOW.get()));
-}
-
-// SAFETY: every call goes to the system's allocator as it came; only numbers are kept beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        more(layout.size() as isize);
-        // SAFETY: the caller's duties are those of the system's allocator.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        more(-(layout.size() as isize));
-        // SAFETY: as above.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-// `realloc` is allocation, copy and release here: old and new count at once, which is the worst that the system's may do.
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Most bytes that `what` held at any one time beyond those held before.
-fn peak<T>(what: impl FnOnce() -> T) -> (usize, T) {
-    let before = NOW.get();
-    PEAK.set(before);
-    let result = what();
-    ((PEAK.get() - before) as usize, result)
-}
 
 /// Parses and decodes whatever it is given, each step within its bound; returns whether all was accepted.
 fn read(bytes: &[u8], limits: &Limits) -> bool {
