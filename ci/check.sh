@@ -10,8 +10,9 @@ inner=(-p speckv-codec-core -p speckv-predictor)
 
 heading "cargo fmt"
 cargo fmt --all --check
-# The fuzz targets are a workspace of their own.
+# The fuzz targets and the bare-metal program are workspaces of their own.
 [[ ! -f fuzz/Cargo.toml ]] || cargo fmt --manifest-path fuzz/Cargo.toml --check
+cargo fmt --manifest-path ci/no_std_smoke/Cargo.toml --check
 
 heading "cargo clippy"
 cargo clippy --workspace --all-targets -- -D warnings

@@ -24,6 +24,7 @@ fi
 
 heading "reference decoder: golden streams"
 "$python" docs/reference_decoder/check_golden.py codec-core/vectors
+"$python" docs/reference_decoder/check_predictors.py predictor/vectors
 
 heading "reference decoder: fresh streams"
 # Threads would only fight over matrices this small.

@@ -181,3 +181,26 @@ fn a_cache_that_contradicts_itself_is_not_written() {
     assert_eq!(error.to_string(), "cache: layers.0.value: expected 12 bytes, found 11");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+/// A cache file is as open to others as any file that is made there.
+#[cfg(unix)]
+#[test]
+fn a_written_file_has_the_usual_permissions() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+    std::fs::write(folder.path().join("plain"), b"x").unwrap();
+    let cache = Cache {
+        format: ElementFormat::Bf16,
+        layers: 1,
+        kv_heads: 1,
+        head_dim: 2,
+        tokens: 1,
+        planes: vec![[vec![0; 4], vec![0; 4]]],
+        scales: None,
+        token_ids: None,
+    };
+    cache.write(&folder.path().join("cache")).unwrap();
+    assert_eq!(mode(&folder.path().join("cache")), mode(&folder.path().join("plain")));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}

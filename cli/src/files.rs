@@ -1,7 +1,7 @@
 //! Files in and out: inputs are mapped, outputs appear whole or not at all.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -10,31 +10,40 @@ use tempfile::NamedTempFile;
 use crate::error::{Error, Result};
 
 /// The bytes of an input file.
-pub struct Input {
-    map: Option<Mmap>,
+pub enum Input {
+    /// A file.
+    Map(Mmap),
+    /// A pipe, read to its end, or an empty file.
+    Memory(Vec<u8>),
 }
 
 impl Input {
-    /// Maps a file for reading.
+    /// Maps a file for reading; reads what cannot be mapped.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
         let about = file.metadata().map_err(|e| Error::io(path, e))?;
         if about.is_dir() {
             return Err(Error::usage(format!("{}: expected a file, found a folder", path.display())));
         }
-        if about.len() == 0 {
-            // Some systems refuse to map nothing.
-            return Ok(Input { map: None });
+        // Some systems refuse to map nothing.
+        if !about.is_file() || about.len() == 0 {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+            return Ok(Input::Memory(bytes));
         }
         // SAFETY: the map is read-only, and its bytes are checked as any input is. As with every program that maps
-        // files, nobody may truncate it meanwhile; outputs of this program are renamed into place and never are.
+        // files, nobody may change it meanwhile; outputs of this program are renamed into place and never are. If it is
+        // cut short, `faults` ends the program.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
-        Ok(Input { map: Some(map) })
+        Ok(Input::Map(map))
     }
 
     /// All of them.
     pub fn bytes(&self) -> &[u8] {
-        self.map.as_deref().unwrap_or_default()
+        match self {
+            Input::Map(map) => map,
+            Input::Memory(bytes) => bytes,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod backend;
 mod caches;
 mod commands;
 mod error;
+mod faults;
 mod files;
 mod machine;
 mod output;
@@ -50,20 +51,24 @@ From a model to a compressed cache and back:
 
 Exit codes:
   0  done
-  1  a file could not be read or written, or a defect of this program
+  1  a file could not be read or written (no space, no permission, cut short while it was read), or a defect of this program
   2  the command line is wrong
   3  bad input: a cache, model, text or profile that is damaged or not supported
   4  the stream is damaged, truncated, or not one this version reads
   5  inputs that do not belong together: another profile, geometry, prefix or cache; token ids missing
 
-An error is one line on stderr, `error: ...`, and leaves no output file behind. With --json, stdout then holds
-{\"error\": \"...\", \"exit\": N}.";
+An error is one line on stderr, `error: ...`, and leaves no output file behind, nor touches one that was there: outputs are
+written under another name and renamed when they are whole and on the disk. A killed program may leave such
+a file, `.speckv-*` or `.tmp*`, behind. With --json, stdout then holds {\"error\": \"...\", \"exit\": N}.
+
+Streams and profiles may come from a pipe: `... | speckv verify /dev/stdin --profile smol.speckv`.";
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };
+    faults::watch(cli.json);
     let output = Output::new(cli.json, cli.quiet);
     let done = start_threads(cli.threads).and_then(|()| cli.command.run(&output));
     match done {

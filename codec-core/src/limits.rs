@@ -106,7 +106,16 @@ const _: () = {
     );
 };
 
-/// What a caller lets a stream ask for. Everything a reader allocates is bounded by these and by the bytes at hand.
+/// Most bytes that parsing a stream holds for each byte of it.
+pub const FRONT_BYTES: usize = 4;
+/// Most bytes that a [`ChunkDecoder`](crate::ChunkDecoder) holds for each byte of its payload: token ids of a bit each.
+pub const DECODER_BYTES: usize = 32;
+/// What parsing a stream, or a decoder, may hold beside that.
+pub const SMALL_BYTES: usize = 1024;
+
+/// What a caller lets a stream ask for. Everything a reader allocates is bounded by these and by the bytes at hand: parsing a stream of `n` bytes holds at
+/// most `FRONT_BYTES * n + SMALL_BYTES`, the decoder of a payload of `n` bytes `DECODER_BYTES * n + SMALL_BYTES` and, while a plane is decoded, 4 bytes a code
+/// of it. Where codes go is the caller's memory; `max_chunk_scalars` says how much that can be. Time is linear in bytes and codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Tokens of a stream.

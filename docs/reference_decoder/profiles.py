@@ -199,4 +199,8 @@ class Profile:
 
     def shapes(self, index):
         """One Shape for each (layer, part), layer by layer."""
-        return [Shape(row[:65], row[65]) for row in self.mode_array(index, "shapes", "I32", [2 * self.layers, 66]).tolist()]
+        rows = self.mode_array(index, "shapes", "I32", [2 * self.layers, 66]).tolist()
+        try:
+            return [Shape(row[:65], row[65]) for row in rows]
+        except Refused as error:
+            raise Refused(BAD, error.rule)

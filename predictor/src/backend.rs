@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use speckv_codec_core::{Chunk, ElementFormat, Shape};
+use speckv_codec_core::{Chunk, ElementFormat, Part, Shape};
 
 use crate::data::{self, ChunkDecoders, ChunkEncoders, Weights};
 use crate::error::Error;
@@ -14,6 +14,17 @@ pub use crate::portable::coding::Unit;
 pub use crate::portable::elementwise::Silu;
 pub use crate::portable::gemm::Store;
 pub use crate::portable::quantise::Quantise;
+
+/// Where a session is: told to backends that report it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// First token of the run.
+    pub token: usize,
+    /// The layer.
+    pub layer: usize,
+    /// Part and head of the plane that is predicted, coded or observed; none before and after a layer's planes.
+    pub plane: Option<(Part, usize)>,
+}
 
 /// Positions and phases of a rotation.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +96,8 @@ pub trait Backend {
 
     /// What answers, for reports: for example `portable`, `cpu/avx512vnni`.
     fn name(&self) -> &str;
+    /// Tells where the session is, for reports.
+    fn enter(&self, _place: Place) {}
     /// Packs weights once. At least [`MAX_INPUTS`](crate::data::MAX_INPUTS) inputs are taken; profiles have no more.
     fn load(&self, weights: Weights) -> Result<Self::Matrix, Error>;
     /// Brings values to the backend.
@@ -107,6 +120,10 @@ pub trait Backend {
     fn upload_scales(&self, scales: Vec<Scale>) -> Self::Scales;
     /// Brings row scales back.
     fn download_scales(&self, scales: &Self::Scales) -> Vec<Scale>;
+    /// Brings quantised rows back, if the backend can: for comparisons.
+    fn download_rows(&self, _rows: &Self::Rows) -> Option<data::Rows> {
+        None
+    }
     /// Rows of `x` as digits.
     fn quantise(&self, x: &Self::Ints, how: &Quantise) -> Self::Rows;
     /// Root mean square of each row of `x`.

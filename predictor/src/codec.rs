@@ -231,7 +231,24 @@ pub struct Known<'a> {
     pub prefix: Option<Prefix<'a>>,
 }
 
-/// Restores the cache in `stream`; returns the token ids, if known. Nothing handed to `sink` may be used if this fails.
+/// Most bytes that [`decompress`] holds with [`Portable`](crate::portable::Portable), beside the loaded mode, the stream and what the sink keeps: for every token
+/// of a run, 12 bytes for each column that a layer of the predictor works on; for every token of the stream, 16 bytes and, if the predictor attends to the
+/// cache, 4 for each scalar of it; 1 KiB for each chunk of a run; and 16 KiB.
+pub fn memory_bound<B: Backend>(mode: &LoadedMode<'_, B>, header: &Header) -> u64 {
+    let g = header.geometry;
+    let all = header.first_token.saturating_add(header.tokens);
+    let run = (run_tokens(g, header.chunk_tokens as usize) as u64).min(all);
+    let (columns, attends) = mode.columns();
+    let scalars = if attends { g.scalars_per_token() } else { 0 };
+    let chunks = run.div_ceil(header.chunk_tokens.max(1).into());
+    (12 * run)
+        .saturating_mul(columns as u64)
+        .saturating_add(all.saturating_mul(4 * scalars + 16))
+        .saturating_add((chunks + 16) << 10)
+}
+
+/// Restores the cache in `stream`; returns the token ids, if known. Nothing handed to `sink` may be used if this fails. What it holds: [`memory_bound`]. Time is
+/// linear in the tokens that the header declares, but that a draft attends to all tokens before each; the caller bounds them by its [`Limits`].
 pub fn decompress<B: Backend>(
     b: &B,
     mode: &LoadedMode<'_, B>,

@@ -9,6 +9,8 @@
 extern crate alloc;
 
 pub mod backend;
+#[cfg(feature = "shadow")]
+pub mod both;
 pub mod chain;
 pub mod codec;
 pub mod coding;

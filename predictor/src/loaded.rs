@@ -105,6 +105,16 @@ impl<'a, B: Backend> LoadedMode<'a, B> {
         Ok(Session::new(b, self.predictor(), &self.tables, &d.exponents, d.geometry(), format, units))
     }
 
+    /// Columns that a layer works on, token by token, and whether the predictor keeps keys and values of all layers.
+    pub(crate) fn columns(&self) -> (usize, bool) {
+        let (d, about) = (&self.file.description, self.about());
+        let kv = 2 * d.kv_heads * d.head_dim;
+        let embedded = d.embedding.as_ref().filter(|_| about.ids).map_or(0, |e| e.width);
+        let net = about.net.map(|n| &d.nets[n]);
+        let inner = net.map_or(0, |n| n.hidden + n.heads * d.head_dim + 2 * n.ffn);
+        (kv * (2 + about.depth) + embedded + inner + 6 * d.kv_heads, net.is_some())
+    }
+
     /// Whether the predictor needs token ids.
     pub fn needs_ids(&self) -> bool {
         self.about().ids

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use speckv_codec_core::{ElementFormat, Geometry, Part};
 
-use crate::backend::{Backend, Pricing};
+use crate::backend::{Backend, Place, Pricing};
 use crate::coding::CodingTables;
 use crate::error::Error;
 use crate::predict::{Before, Energies, Predict, Units};
@@ -151,6 +151,7 @@ impl<'a, B: Backend> Session<'a, B> {
             for part in [Part::Key, Part::Value] {
                 let mut all = b.zeros(tokens, self.geometry.kv_heads * hd);
                 for head in 0..self.geometry.kv_heads {
+                    b.enter(Place { token: self.position, layer, plane: Some((part, head)) });
                     let unit = self.units.get(layer, part, head);
                     let exponent = self.exponents[layer][part as usize];
                     let codes = codes(layer, part, head);
@@ -192,10 +193,13 @@ impl<'a, B: Backend> Session<'a, B> {
         self.predictor.begin(b, self.position, tokens, ids)?;
         self.start()?;
         let mut energies = Energies::<B>::default();
+        let enter = |layer, plane| b.enter(Place { token: self.position, layer, plane });
         for layer in 0..self.geometry.layers {
+            enter(layer, None);
             self.predictor.begin_layer(b, layer)?;
             for part in [Part::Key, Part::Value] {
                 for head in 0..self.geometry.kv_heads {
+                    enter(layer, Some((part, head)));
                     let pricing = Pricing {
                         format: self.format,
                         unit: self.units.get(layer, part, head),
@@ -212,6 +216,7 @@ impl<'a, B: Backend> Session<'a, B> {
                     self.predictor.observe(b, layer, part, head, seen.truth);
                 }
             }
+            enter(layer, None);
             self.predictor.end_layer(b, layer)?;
             match self.predictor.learns() {
                 true => energies.end_layer(),

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::Path;
 
 use safetensors::tensor::TensorView;
@@ -38,9 +39,13 @@ impl Cache {
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
         let temporary = builder.prefix(".speckv-").tempfile_in(folder).map_err(|e| Error::io(folder, e))?;
+        // The library puts a file of its own in the place of this one: to whom it is open and that it is on the disk is ours to see to.
+        let permissions = temporary.as_file().metadata().map_err(|e| Error::io(path, e))?.permissions();
         safetensors::serialize_to_file(self.tensors()?, None, temporary.path())
             .map_err(|e| Error::io(path, std::io::Error::other(e)))?;
-        temporary.as_file().sync_all().map_err(|e| Error::io(path, e))?;
+        let written = File::options().write(true).open(temporary.path()).map_err(|e| Error::io(path, e))?;
+        written.set_permissions(permissions).map_err(|e| Error::io(path, e))?;
+        written.sync_all().map_err(|e| Error::io(path, e))?;
         temporary.persist(path).map_err(|e| Error::io(path, e.error))?;
         Ok(())
     }

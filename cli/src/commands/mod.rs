@@ -1,6 +1,7 @@
 //! One module per subcommand.
 
 mod bench;
+mod bisect;
 mod build;
 mod capture;
 mod compress;
@@ -30,6 +31,7 @@ pub enum Command {
     Extract(extract::Args),
     Frontier(frontier::Args),
     Bench(bench::Args),
+    Bisect(bisect::Args),
     Plan(plan::Args),
 }
 
@@ -47,6 +49,7 @@ impl Command {
             Command::Extract(args) => extract::run(args, output),
             Command::Frontier(args) => frontier::run(args, output),
             Command::Bench(args) => bench::run(args, output),
+            Command::Bisect(args) => bisect::run(args, output),
             Command::Plan(args) => plan::run(args, output),
         }
     }

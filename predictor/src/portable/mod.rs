@@ -45,6 +45,12 @@ impl Portable {
         &self.tables
     }
 
+    /// The same, to be spoiled.
+    #[cfg(all(test, feature = "shadow", feature = "conformance"))]
+    pub(crate) fn tables_mut(&mut self) -> &mut Tables {
+        &mut self.tables
+    }
+
     /// The innovation table.
     pub fn shrink(&self) -> &Shrink {
         &self.shrink
@@ -191,6 +197,10 @@ impl Backend for Portable {
 
     fn download_scales(&self, scales: &Vec<Scale>) -> Vec<Scale> {
         scales.clone()
+    }
+
+    fn download_rows(&self, rows: &Rows) -> Option<Rows> {
+        Some(rows.clone())
     }
 
     fn quantise(&self, x: &Ints, how: &Quantise) -> Rows {
