@@ -20,7 +20,9 @@ struct Attention {
     Tables tables;
     u32 rows, tokens, start, heads, kv_heads, head_dim, q_ld, kv_ld;
     i32 shift, value_exponent, out_exponent;
-    u8 *scratch; // attention_prepare's tiles: tile_bytes(head_dim) for each key head and 64 tokens; unused by attention_general
+    // For the fast kernels, with B = 2 * ceil(tokens / 128): kv_heads * B * (64 * head_dim + 1040) + heads * ceil(rows / 16) * B * 32
+    // bytes, 16-byte aligned; unused by attention_general.
+    u8 *scratch;
 };
 
 constexpr u32 BLOCK = 64; // keys that share an exponent
@@ -146,7 +148,7 @@ KERNEL __launch_bounds__(GENERAL) attention_general(Attention a) {
 // ---- one digit, head sizes 64 and 128 ----
 
 // What the fast kernels read of 64 keys and values of one head. Keys' scales are brought to the block's least exponent `low`:
-// scale = mantissa * 2^(low + log2 step). `span` is the greatest log2 step.
+// scale = mantissa * step * 2^low, `step` a power of two, one everywhere where `span`, the greatest difference of exponents, is at most 1.
 struct Keys {
     i32 mantissa[BLOCK];
     i32 step[BLOCK];
@@ -157,18 +159,20 @@ struct Keys {
 constexpr u32 KEYS_BYTES = sizeof(Keys);
 static_assert(KEYS_BYTES == 1040, "a tile starts on 16 bytes");
 
-// A tile in scratch: Keys, then values by column, [head_dim][64].
-__device__ __forceinline__ u64 tile_bytes(u32 head_dim) { return KEYS_BYTES + head_dim * BLOCK; }
-__device__ __forceinline__ u8 *tile(const Attention &a, u32 kv, u32 block) {
-    return a.scratch + ((u64)kv * ((a.tokens + BLOCK - 1) / BLOCK) + block) * tile_bytes(a.head_dim);
+// Scratch, of each key head and block of an even number of blocks: values by column, [head_dim][64], of all; then Keys of all; then of
+// each item of work (16 rows of one head) and block the exponents of its rows.
+__device__ __forceinline__ u64 even_blocks(const Attention &a) { return (a.tokens + 2 * BLOCK - 1) / (2 * BLOCK) * 2; }
+__device__ __forceinline__ u8 *values_of(const Attention &a, u32 kv) { return a.scratch + kv * even_blocks(a) * a.head_dim * BLOCK; }
+__device__ __forceinline__ Keys *keys_of(const Attention &a, u32 kv) { return (Keys *)values_of(a, a.kv_heads) + kv * even_blocks(a); }
+__device__ __forceinline__ i16 *exponents_of(const Attention &a, u64 item) {
+    return (i16 *)keys_of(a, a.kv_heads) + item * even_blocks(a) * 16;
 }
 
 // Grid: (blocks of 64 tokens, key heads), 128 threads. head_dim is a multiple of 4.
 KERNEL __launch_bounds__(128) attention_prepare(Attention a) {
     u32 tid = thread_x(), block = block_x(), kv = block_y(), n = a.head_dim;
-    u8 *to = tile(a, kv, block);
     if (tid < 32) {
-        Keys *keys = (Keys *)to;
+        Keys *keys = keys_of(a, kv) + block;
         Scale k[2];
         i32 low = 1 << 15, high = -(1 << 15);
         for (u32 i = 0; i < 2; i++) {
@@ -188,8 +192,10 @@ KERNEL __launch_bounds__(128) attention_prepare(Attention a) {
         }
         if (low > high) low = high = 0;
         for (u32 i = 0; i < 2; i++) {
-            keys->mantissa[i * 32 + tid] = k[i].m;
-            keys->step[i * 32 + tid] = k[i].m != 0 ? 1 << min_i32(k[i].e - low, 30) : 1;
+            i32 up = k[i].m != 0 ? min_i32(k[i].e - low, 30) : 0;
+            bool folded = high - low <= 1;
+            keys->mantissa[i * 32 + tid] = folded ? k[i].m << up : k[i].m;
+            keys->step[i * 32 + tid] = folded ? 1 : 1 << up;
             keys->scale[i * 32 + tid] = k[i];
         }
         if (tid == 0) {
@@ -198,7 +204,7 @@ KERNEL __launch_bounds__(128) attention_prepare(Attention a) {
         }
     }
     // Four columns of four tokens a thread: padding rows are readable, and never weighed.
-    u8 *values = to + KEYS_BYTES;
+    u8 *values = values_of(a, kv) + (u64)block * n * BLOCK;
     for (u32 i = tid; i < n / 4 * (BLOCK / 4); i += 128) {
         u32 column = i % (n / 4) * 4, token = i / (n / 4) * 4;
         u32 r[4];
@@ -212,21 +218,37 @@ KERNEL __launch_bounds__(128) attention_prepare(Attention a) {
     }
 }
 
-// Threads of a block, and warps, each with 16 query rows of one head.
-constexpr u32 THREADS = 256;
-constexpr u32 WARPS = THREADS / 32;
-constexpr u32 STAGES = 3;
-// One entry of exp2's table is (value, 256 * step to the next); 16 copies keep half a warp free of bank conflicts.
+// Warps work in pairs. A pair has 16 query rows of one head. Of each two blocks of keys one warp makes the weights of the first,
+// the other those of the second; they exchange them, and each adds half of the columns of both.
+constexpr u32 PAIRS = 6;
+constexpr u32 THREADS = PAIRS * 64;
+constexpr u32 ROWS = 16;
+// A line of exp2's table is (step to the next, value); 16 copies keep half a warp free of bank conflicts, at 256 bytes so
+// that a line's address takes one byte of its index.
 constexpr u32 COPIES = 16;
-constexpr u32 TABLE_BYTES = 256 * COPIES * 8;
 
-template <u32 HD> struct Stage {
-    u8 k[BLOCK][HD + 16]; // padded against bank conflicts
-    u8 v[HD][BLOCK + 16];
-    Keys keys;
+struct __attribute__((aligned(16))) Words {
+    u32 w[4];
 };
-
-extern __shared__ __attribute__((aligned(128))) u8 shared[];
+// What one warp of a pair hands to the other.
+struct Half {
+    Words weights[4][32]; // digits of weights: low of keys 0..32, low of 32..64, high likewise; by lane
+    i64 denominator[ROWS];
+    i32 greatest[ROWS];
+};
+// 16-byte columns are padded against bank conflicts.
+template <u32 HD> struct Stage {
+    u8 k[2][BLOCK][HD + 16];
+    u8 v[2][HD][BLOCK + 16];
+    Keys keys[2];
+};
+template <u32 HD> struct Shared {
+    i32 exp2[256][2 * COPIES][2];
+    Stage<HD> stage[2];
+    Half half[PAIRS][2];
+    u8 q[PAIRS][ROWS][HD + 16];
+};
+extern __shared__ __attribute__((aligned(128))) u8 shared_bytes[];
 
 __device__ __forceinline__ u32 shared_address(const void *p) {
     return (u32)(u64)(__attribute__((address_space(3))) const void *)p;
@@ -234,8 +256,8 @@ __device__ __forceinline__ u32 shared_address(const void *p) {
 __device__ __forceinline__ void copy16(u32 to, const void *from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
-__device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <u32 N> __device__ __forceinline__ void arrived() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+__device__ __forceinline__ void copies_done() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+__device__ __forceinline__ void sync_pair(u32 pair) { asm volatile("bar.sync %0, 64;" ::"r"(pair + 1) : "memory"); }
 
 __device__ __forceinline__ void load_matrix(u32 (&r)[4], u32 address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -270,33 +292,48 @@ __device__ __forceinline__ u32 shift_right(u32 v, u32 n) {
     asm("shr.u32 %0, %1, %2;" : "=r"(d) : "r"(v), "r"(n));
     return d;
 }
-__device__ __forceinline__ i32 multiply_high_add(i32 a, i32 b, i32 c) {
-    i32 d;
-    asm("mad.hi.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-    return d;
+// a b + c: a product and a sum, which become one instruction; mad.wide becomes three.
+__device__ __forceinline__ i64 multiply_wide_add(i32 a, i32 b, i64 c) {
+    i64 d;
+    asm("mul.wide.s32 %0, %1, %2;" : "=l"(d) : "r"(a), "r"(b));
+    return (i64)((u64)d + (u64)c);
 }
 
-// Starts the copy of block `block` into a stage. Keys' rows are stored so that a thread's columns of two neighbouring products
-// are four keys in a row: key 4a + 2b + c of each 16 is row 8b + 2a + c.
-template <u32 HD> __device__ __forceinline__ void fetch(const Attention &a, Stage<HD> *stage, u32 kv, u32 block, bool values) {
-    u32 tid = thread_x();
-    constexpr u32 WIDE = HD / 16;
-    const i8 *k = a.k_lo + (u64)block * BLOCK * a.kv_ld + kv * HD;
-    u32 to = shared_address(stage->k);
-    for (u32 i = tid; i < BLOCK * WIDE; i += THREADS) {
-        u32 key = i / WIDE, chunk = i % WIDE;
+// A thread's part in copying stages of two blocks. Keys' rows are stored so that a thread's columns of two neighbouring products are
+// four keys in a row: key 4a + 2b + c of each 16 is row 8b + 2a + c. All that is read is there: keys up to a multiple of 128 rows.
+template <u32 HD> struct Copier {
+    static constexpr u32 WIDE = HD / 16, CHUNKS = 2 * BLOCK * WIDE, KEY_CHUNKS = 2 * KEYS_BYTES / 16;
+    static_assert(THREADS % (16 * WIDE) == 0, "a thread's rows differ by multiples of 16");
+    const i8 *k;
+    const u8 *v, *keys;
+    u64 row_bytes;
+
+    __device__ __forceinline__ Copier(const Attention &a, u32 kv) {
+        u32 tid = thread_x();
+        row_bytes = a.kv_ld;
+        k = a.k_lo + (u64)(tid / WIDE) * row_bytes + kv * HD + tid % WIDE * 16;
+        v = values_of(a, kv) + tid * 16;
+        keys = (const u8 *)keys_of(a, kv) + tid * 16;
+    }
+    // Starts the copy of blocks b and b + 1.
+    __device__ __forceinline__ void start(Stage<HD> &stage, u32 b, bool values) const {
+        u32 tid = thread_x(), key = tid / WIDE;
         u32 row = (key & ~15u) | (key >> 1 & 1) << 3 | (key >> 2 & 3) << 1 | (key & 1);
-        copy16(to + row * (HD + 16) + chunk * 16, k + (u64)key * a.kv_ld + chunk * 16);
+        u32 to = shared_address(stage.k) + row * (HD + 16) + tid % WIDE * 16;
+        const i8 *k_from = k + b * BLOCK * row_bytes;
+#pragma unroll
+        for (u32 i = 0; i < CHUNKS; i += THREADS)
+            if (i + THREADS <= CHUNKS || i + tid < CHUNKS) copy16(to + i / WIDE * (HD + 16), k_from + i / WIDE * row_bytes);
+        if (tid < KEY_CHUNKS) copy16(shared_address(stage.keys) + tid * 16, keys + b * KEYS_BYTES);
+        if (values) {
+            to = shared_address(stage.v) + tid / 4 * (BLOCK + 16) + tid % 4 * 16;
+            const u8 *v_from = v + (u64)b * HD * BLOCK;
+#pragma unroll
+            for (u32 i = 0; i < CHUNKS; i += THREADS)
+                if (i + THREADS <= CHUNKS || i + tid < CHUNKS) copy16(to + i / 4 * (BLOCK + 16), v_from + i * 16);
+        }
     }
-    const u8 *from = tile(a, kv, block);
-    to = shared_address(&stage->keys);
-    if (tid < KEYS_BYTES / 16) copy16(to + tid * 16, from + tid * 16);
-    if (values) {
-        to = shared_address(stage->v);
-        for (u32 i = tid; i < HD * BLOCK / 16; i += THREADS)
-            copy16(to + i / 4 * (BLOCK + 16) + i % 4 * 16, from + KEYS_BYTES + i * 16);
-    }
-}
+};
 
 // One of a thread's two query rows.
 struct Row {
@@ -304,245 +341,397 @@ struct Row {
     Scale scale; // times 2^(16 + shift)
 };
 
-// Scores of 16 rows and 64 keys: s[j][r][i] is that of row r and key 16 j + 4 (lane % 4) + i, UNSEEN beyond the row's position.
-template <u32 HD>
-__device__ __forceinline__ void make_scores(i32 (&s)[4][2][4], const u32 (&q)[HD / 32][4], const Stage<HD> *stage, const Row (&row)[2],
-                                       u32 first, bool cut) {
-    u32 lane = thread_x() % 32;
-    u32 address = shared_address(stage->k) + lane % 8 * (HD + 16) + lane / 8 * 16;
-#pragma unroll
-    for (u32 j = 0; j < 4; j++) {
-        i32 acc[2][4] = {};
-#pragma unroll
-        for (u32 b = 0; b < 2; b++) {
-#pragma unroll
-            for (u32 c = 0; c < HD / 64; c++) {
-                u32 k[4];
-                load_matrix(k, address + (j * 16 + b * 8) * (HD + 16) + c * 64);
-                multiply(acc[b], q[2 * c], k[0], k[1]);
-                multiply(acc[b], q[2 * c + 1], k[2], k[3]);
-            }
-        }
-#pragma unroll
-        for (u32 i = 0; i < 4; i++) {
-            s[j][0][i] = acc[i / 2][i % 2];
-            s[j][1][i] = acc[i / 2][2 + i % 2];
-        }
-    }
-    // round(acc q k 2^(e_q + e_k)) as 64-bit product and shift, where no score can saturate: |acc| <= 2^21, mantissas below 2^15.
-    const Keys &keys = stage->keys;
-    i32 span = keys.span, n[2];
-    bool fast = span <= 9;
+// How scores of a block are made: round(acc q k 2^(e_q + e_k)) by a product and a shift of 64 bits where no score can saturate
+// (|acc| <= 2^21, mantissas below 2^15).
+struct Plan {
+    i32 span, shift[2];
+    bool fast; // the same in a warp
+};
+__device__ __forceinline__ Plan plan(const Keys &keys, const Row (&row)[2]) {
+    Plan p;
+    p.span = keys.span;
+    bool fast = p.span <= 9;
 #pragma unroll
     for (u32 r = 0; r < 2; r++) {
-        n[r] = row[r].scale.m == 0 ? 32 : -((i32)row[r].scale.e + keys.low);
-        fast = fast && n[r] <= 32 && n[r] - span >= 21;
+        p.shift[r] = row[r].scale.m == 0 ? 32 : -((i32)row[r].scale.e + keys.low);
+        fast = fast && p.shift[r] <= 32 && p.shift[r] - p.span >= 21;
     }
-    u32 part = lane % 4 * 4;
-    if (warp_ballot(fast) == ~0u) {
-        i64 half[2] = {(i64)1 << (n[0] - 1), (i64)1 << (n[1] - 1)};
+    p.fast = warp_ballot(fast) == ~0u;
+    return p;
+}
+
+// Products of 16 rows and `16 N` keys: acc[j][i / 2][2 r + i % 2] is that of row r (of a thread's two) and key 16 j + 4 (lane % 4) + i.
+template <u32 HD, u32 N> __device__ __forceinline__ void products(i32 (&acc)[N][2][4], u32 q_at, u32 k_at) {
 #pragma unroll
-        for (u32 j = 0; j < 4; j++)
+    for (u32 j = 0; j < 8 * N; j++) acc[j / 8][j / 4 % 2][j % 4] = 0;
 #pragma unroll
-            for (u32 i = 0; i < 4; i++) {
-                i32 mantissa = keys.mantissa[16 * j + part + i], step = keys.step[16 * j + part + i];
+    for (u32 c = 0; c < HD / 64; c++) {
+        u32 x[4], y[4];
+        load_matrix(x, q_at + c * 64);
+        load_matrix(y, q_at + c * 64 + 32);
 #pragma unroll
-                for (u32 r = 0; r < 2; r++)
-                    s[j][r][i] = funnel((i64)(s[j][r][i] * step) * (i64)(mantissa * row[r].scale.m) + half[r], (u32)n[r]);
-            }
-    } else {
-#pragma unroll
-        for (u32 j = 0; j < 4; j++)
-#pragma unroll
-            for (u32 i = 0; i < 4; i++) {
-                Scale k = keys.scale[16 * j + part + i];
-                s[j][0][i] = scaled(s[j][0][i], row[0].scale, k);
-                s[j][1][i] = scaled(s[j][1][i], row[1].scale, k);
-            }
-    }
-    if (cut) {
-#pragma unroll
-        for (u32 j = 0; j < 4; j++)
-#pragma unroll
-            for (u32 r = 0; r < 2; r++)
-#pragma unroll
-                for (u32 i = 0; i < 4; i++)
-                    if (first + 16 * j + part + i > row[r].position) s[j][r][i] = UNSEEN;
+        for (u32 j = 0; j < 2 * N; j++) {
+            u32 k[4];
+            load_matrix(k, k_at + j * 8 * (HD + 16) + c * 64);
+            multiply(acc[j / 2][j % 2], x, k[0], k[1]);
+            multiply(acc[j / 2][j % 2], y, k[2], k[3]);
+        }
     }
 }
 
-__device__ __forceinline__ i32 greatest(const i32 (&s)[4][2][4], u32 r) {
-    i32 m = UNSEEN;
+// What places scores on the fast path.
+struct Place {
+    i32 scale[2];
+    i64 add[2];
+    u32 shift[2];
+};
+// For sign * score + base, base in 1/65536 octave.
+template <i32 SIGN> __device__ __forceinline__ Place placement(const Row (&row)[2], const Plan &plan, const i32 (&base)[2]) {
+    Place p;
 #pragma unroll
-    for (u32 j = 0; j < 4; j++)
-#pragma unroll
-        for (u32 i = 0; i < 4; i++) m = max_i32(m, s[j][r][i]);
-    return m;
+    for (u32 r = 0; r < 2; r++) {
+        i64 half = (i64)1 << (plan.shift[r] - 1);
+        p.scale[r] = SIGN * row[r].scale.m;
+        p.add[r] = (i64)((u64)base[r] << plan.shift[r]) + (SIGN > 0 ? half : half - 1);
+        p.shift[r] = (u32)plan.shift[r];
+    }
+    return p;
 }
+// Products to sign * score + base, fast; `at` is the thread's first key. If `COARSE`, what is left of it after `32 - shift` bits more.
+template <bool STEP, bool COARSE = false>
+__device__ __forceinline__ void place_scores(i32 (&s)[2][4], const Keys &keys, u32 at, const Place &place) {
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) {
+        u32 r = i / 2 % 2, key = at + i / 4 * 2 + i % 2;
+        i32 acc = STEP ? s[i / 4][i % 4] * keys.step[key] : s[i / 4][i % 4];
+        i64 v = multiply_wide_add(acc, keys.mantissa[key] * place.scale[r], place.add[r]);
+        s[i / 4][i % 4] = COARSE ? (i32)(v >> 32) : funnel(v, place.shift[r]);
+    }
+}
+// Any scores; those of keys beyond the rows' positions become `unseen`. `first` is the thread's first key counted from token 0.
+template <i32 SIGN>
+__device__ __forceinline__ void place_any(i32 (&s)[2][4], const Keys &keys, u32 at, const Row (&row)[2], const i32 (&base)[2],
+                                          u32 first, i32 unseen) {
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) {
+        u32 r = i / 2 % 2, offset = i / 4 * 2 + i % 2;
+        i32 v = scaled(s[i / 4][i % 4], row[r].scale, keys.scale[at + offset]);
+        s[i / 4][i % 4] = first + offset > row[r].position ? unseen : (i32)((u32)base[r] + (u32)(SIGN * v));
+    }
+}
+
+__device__ __forceinline__ void raise(i32 (&max)[2], const i32 (&s)[2][4]) {
+#pragma unroll
+    for (u32 r = 0; r < 2; r++)
+        max[r] = max_i32(max[r], max_i32(max_i32(s[0][2 * r], s[0][2 * r + 1]), max_i32(s[1][2 * r], s[1][2 * r + 1])));
+}
+
+// Four weights of a row and their products with value factors, as digits (low ones 0..=255). `s` are octaves below the block's exponent
+// in 1/65536, plus 13 octaves: the shift that leaves 17 bits of exp2. `table` is the lane's copy of exp2's, an offset in bytes.
+__device__ __forceinline__ void weigh(u32 &low, u32 &high, u32 &sum, const i32 (&s)[2][4], u32 r, const u32 *factor, u32 table) {
+    u32 p[4];
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+        u32 x = (u32)s[i / 2][2 * r + i % 2];
+        i64 line = *(const i64 *)(shared_bytes + permute(x, table, 0x7714));
+        i32 v = (i32)(line >> 32) + (((i32)line * (i32)(x & 255)) >> 8);
+        u32 w = (shift_right((u32)v, x >> 16) + 1) >> 1;
+        sum += w;
+        p[i] = w * factor[i] + (1 << 15);
+    }
+    u32 p01 = permute(p[0], p[1], 0x7362), p23 = permute(p[2], p[3], 0x7362);
+    low = permute(p01, p23, 0x5410);
+    high = permute(p01, p23, 0x7632);
+}
+constexpr i32 NO_WEIGHT = 0x7FFF0000;
+
+// Greatest scores of a thread's keys; if `COARSE`, without their low `32 - shift` bits.
+template <u32 HD, bool STEP, bool COARSE>
+__device__ __forceinline__ void maxima_fast(i32 (&max)[2], u32 q_at, u32 k_at, const Keys &keys, u32 part, const Place &place) {
+    i32 s[4][2][4];
+    products<HD, 4>(s, q_at, k_at);
+    max[0] = max[1] = UNSEEN;
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) {
+        place_scores<STEP, COARSE>(s[j], keys, j * 16 + part, place);
+        raise(max, s[j]);
+    }
+}
+template <u32 HD, bool STEP>
+__device__ __forceinline__ void weigh_fast(u32 (&low)[2][4], u32 (&high)[2][4], u32 (&weights)[2], u32 q_at, u32 k_at, const Keys &keys,
+                                           u32 part, const Place &place, u32 table) {
+    i32 s[4][2][4];
+    products<HD, 4>(s, q_at, k_at);
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) {
+        place_scores<STEP>(s[j], keys, j * 16 + part, place);
+#pragma unroll
+        for (u32 r = 0; r < 2; r++)
+            weigh(low[j / 2][j % 2 * 2 + r], high[j / 2][j % 2 * 2 + r], weights[r], s[j], r, keys.factor + j * 16 + part, table);
+    }
+}
+
 __device__ __forceinline__ i32 quad_max(i32 v) {
     v = max_i32(v, shuffle_xor(v, 1));
     return max_i32(v, shuffle_xor(v, 2));
 }
+__device__ __forceinline__ u32 quad_sum(u32 v) {
+    v += (u32)shuffle_xor((i32)v, 1);
+    return v + (u32)shuffle_xor((i32)v, 2);
+}
+
+// How a block's sums of one row are aligned: sum >> right << left, or left out.
+struct Alignment {
+    i32 right, times;
+};
+__device__ __forceinline__ Alignment alignment(i32 octaves) {
+    if (octaves > FAR) return Alignment{0, 0};
+    return Alignment{max_i32(octaves - GUARD, 0), 1 << max_i32(GUARD - octaves, 0)};
+}
+
+// Adds a block's products of weights (digits by 16 bytes of keys) and values to the totals of half the columns.
+template <u32 HD, bool DEEP>
+__device__ __forceinline__ void add_values(i64 (&total)[HD / 16][4], const u32 (&low)[2][4], const u32 (&high)[2][4], u32 v_at,
+                                           const Alignment (&align)[2]) {
+    constexpr u32 AHEAD = 2;
+    u32 v[2][AHEAD][4];
+#pragma unroll
+    for (u32 d = 0; d < AHEAD; d++) load_matrix(v[0][d], v_at + d * 8 * (BLOCK + 16));
+#pragma unroll
+    for (u32 c = 0; c < HD / 16; c += AHEAD) {
+        u32 now = c / AHEAD % 2;
+        i32 h[AHEAD][4] = {}, l[AHEAD][4] = {};
+        if (c + AHEAD < HD / 16) {
+#pragma unroll
+            for (u32 d = 0; d < AHEAD; d++) load_matrix(v[now ^ 1][d], v_at + (c + AHEAD + d) * 8 * (BLOCK + 16));
+        }
+#pragma unroll
+        for (u32 k = 0; k < 2; k++)
+#pragma unroll
+            for (u32 d = 0; d < AHEAD; d++) {
+                multiply(h[d], high[k], v[now][d][2 * k], v[now][d][2 * k + 1]);
+                multiply_low(l[d], low[k], v[now][d][2 * k], v[now][d][2 * k + 1]);
+            }
+#pragma unroll
+        for (u32 d = 0; d < AHEAD; d++)
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) {
+                i32 sum = h[d][i] * 256 + l[d][i];
+                if (DEEP) sum >>= align[i / 2].right;
+                total[c + d][i] = multiply_wide_add(sum, align[i / 2].times, total[c + d][i]);
+            }
+    }
+}
 
 template <u32 HD> __device__ __forceinline__ void attend(const Attention &a) {
-    u32 tid = thread_x(), lane = tid % 32, warp = tid / 32, kv = block_y(), group = a.heads / a.kv_heads;
-    auto *stages = (Stage<HD> *)(shared + TABLE_BYTES);
+    Shared<HD> &shared = *(Shared<HD> *)shared_bytes;
+    u32 tid = thread_x(), lane = tid % 32, pair = tid / 64, side = tid / 32 % 2, kv = block_y(), group = a.heads / a.kv_heads;
     for (u32 i = tid; i < 256 * COPIES; i += THREADS) {
         i32 v = a.tables.exp2[i / COPIES];
-        ((i32 *)shared)[2 * i] = v;
-        ((i32 *)shared)[2 * i + 1] = (a.tables.exp2[i / COPIES + 1] - v) * 256;
+        shared.exp2[i / COPIES][i % COPIES][0] = a.tables.exp2[i / COPIES + 1] - v;
+        shared.exp2[i / COPIES][i % COPIES][1] = v;
     }
 
-    // Work: 16 rows of one head of this key head's group; the longest first.
-    u32 tiles = (a.rows + 15) / 16, items = tiles * group;
-    u32 last_item = (blocks_x() - block_x()) * WARPS - 1;
-    u32 item = last_item - (WARPS - 1) + warp;
-    bool busy = item < items;
-    if (!busy) item = items - 1;
-    u32 head = kv * group + item % group, first_row = item / group * 16;
-    // Rows beyond the last repeat it.
-    auto row_index = [&](u32 r) {
-        u32 t = first_row + lane / 4 + 8 * r;
-        return t < a.rows ? t : a.rows - 1;
-    };
+    // Work: 16 rows of one head of this key head's group; the longest first. Rows beyond the last repeat it.
+    u32 items = (a.rows + ROWS - 1) / ROWS * group, first_item = (blocks_x() - 1 - block_x()) * PAIRS;
+    u32 item = first_item + pair < items ? first_item + pair : items - 1;
+    bool busy = first_item + pair < items;
+    u32 head = kv * group + item % group, first_row = item / group * ROWS;
+    auto clamped = [&](u32 t) { return t < a.rows ? t : a.rows - 1; };
+    for (u32 i = tid % 64; i < ROWS * (HD / 16); i += 64) {
+        u32 r = i / (HD / 16), chunk = i % (HD / 16);
+        copy16(shared_address(shared.q[pair][r]) + chunk * 16, a.q_lo + (u64)clamped(first_row + r) * a.q_ld + head * HD + chunk * 16);
+    }
     Row row[2];
-    u32 q[HD / 32][4];
 #pragma unroll
     for (u32 r = 0; r < 2; r++) {
-        u32 t = row_index(r);
+        u32 t = clamped(first_row + lane / 4 + 8 * r);
         row[r].position = a.start + t;
         row[r].scale = shifted(a.q_scale[(u64)t * a.heads + head], 16 + a.shift);
-        const u32 *from = (const u32 *)(a.q_lo + (u64)t * a.q_ld + head * HD) + lane % 4;
-#pragma unroll
-        for (u32 c = 0; c < HD / 32; c++) {
-            q[c][r] = from[c * 8];
-            q[c][2 + r] = from[c * 8 + 4];
-        }
     }
-    auto last_row = [&](u32 item) {
-        u32 t = item / group * 16 + 15;
-        return t < a.rows ? t : a.rows - 1;
-    };
-    // Blocks of keys that this warp and the whole block of threads see, and the first one that some row of this warp does not see whole.
-    u32 blocks = (a.start + last_row(last_item < items ? last_item : items - 1)) / BLOCK + 1;
-    u32 mine = (a.start + last_row(item)) / BLOCK + 1, whole = (a.start + first_row + 1) / BLOCK;
+    // Blocks of keys that the block of threads and this pair see, and those that all rows of the pair see whole.
+    u32 last_item = first_item + PAIRS < items ? first_item + PAIRS - 1 : items - 1;
+    u32 blocks = (a.start + clamped(last_item / group * ROWS + ROWS - 1)) / BLOCK + 1;
+    u32 mine = (a.start + clamped(first_row + ROWS - 1)) / BLOCK + 1, whole = (a.start + first_row + 1) / BLOCK;
+    if (!busy) mine = 0;
+    Half &own = shared.half[pair][side], &other = shared.half[pair][1 - side];
+    i16 *exponent_at = exponents_of(a, (u64)kv * items + item) + lane / 4;
+    const Copier<HD> copier(a, kv);
+    const u32 part = lane % 4 * 4, k_lane = lane % 8 * (HD + 16) + lane / 8 * 16;
+    const u32 q_at = shared_address(shared.q[pair]) + lane % 16 * (HD + 16) + lane / 16 * 16;
 
-    i32 max[2] = {UNSEEN, UNSEEN}, top[2];
-    i64 total[HD / 8][4] = {}, denominator[2] = {};
-    for (u32 pass = 0; pass < 2; pass++) {
+    // Pass one: exponents of blocks and each row's greatest score.
+    i32 top[2] = {UNSEEN, UNSEEN};
+    copier.start(shared.stage[0], 0, false);
+    for (u32 b = 0; b < blocks; b += 2) {
+        copies_done();
         sync_block();
-        for (u32 b = 0; b < STAGES - 1; b++) {
-            if (b < blocks) fetch<HD>(a, stages + b, kv, b, pass == 1);
-            commit();
-        }
-        u32 slot = 0, next = STAGES - 1;
-        for (u32 b = 0; b < blocks; b++) {
-            arrived<STAGES - 2>();
-            sync_block();
-            if (b + STAGES - 1 < blocks) fetch<HD>(a, stages + next, kv, b + STAGES - 1, pass == 1);
-            commit();
-            const Stage<HD> *stage = stages + slot;
-            slot = slot + 1 == STAGES ? 0 : slot + 1;
-            next = next + 1 == STAGES ? 0 : next + 1;
-            if (b >= mine) continue;
-            bool cut = b >= whole;
-            i32 s[4][2][4];
-            make_scores<HD>(s, q, stage, row, b * BLOCK, cut);
-            if (pass == 0) {
-                max[0] = max_i32(max[0], greatest(s, 0));
-                max[1] = max_i32(max[1], greatest(s, 1));
-                continue;
-            }
-
-            i32 right[2], times[2], exponent[2];
-            bool far = true, deep = false;
-#pragma unroll
-            for (u32 r = 0; r < 2; r++) {
-                i32 m = quad_max(greatest(s, r));
-                bool seen = m != UNSEEN;
-                exponent[r] = block_exponent(m);
-                i32 octaves = seen ? top[r] - exponent[r] : FAR + 1;
-                bool counts = octaves <= FAR;
-                far = far && !counts;
-                deep = deep || (counts && octaves > GUARD);
-                right[r] = max_i32(octaves - GUARD, 0);
-                times[r] = counts ? 1 << max_i32(GUARD - octaves, 0) : 0;
-                if (!counts) right[r] = 0;
-            }
-            if (warp_ballot(far) == ~0u) continue;
-            deep = warp_ballot(deep) != 0;
-
-            // Weights, and their products with value factors as digits: low ones 0..=255.
-            u32 low[2][4], high[2][4];
-            u32 weights[2] = {0, 0};
-            const u8 *table = shared + lane % COPIES * 8;
-            const u32 *factor = stage->keys.factor + lane % 4 * 4;
-#pragma unroll
-            for (u32 j = 0; j < 4; j++)
+        if (b + 2 < blocks) copier.start(shared.stage[b / 2 % 2 ^ 1], b + 2, false);
+        if (b + side >= mine) continue;
+        const Stage<HD> &stage = shared.stage[b / 2 % 2];
+        const Keys &keys = stage.keys[side];
+        Plan how = plan(keys, row);
+        const i32 base[2] = {0, 0};
+        i32 max[2] = {UNSEEN, UNSEEN};
+        u32 k_at = shared_address(stage.k[side]) + k_lane;
+        if (how.fast && b + side < whole) {
+            Place place = placement<1>(row, how, base);
+            bool clear = false;
+            if (how.span <= 1) {
+                // The high words nearly always tell the octave.
+                maxima_fast<HD, false, true>(max, q_at, k_at, keys, part, place);
+                clear = true;
 #pragma unroll
                 for (u32 r = 0; r < 2; r++) {
-                    u32 p[4];
-#pragma unroll
-                    for (u32 i = 0; i < 4; i++) {
-                        // Octaves plus 13, the shift that leaves 17 bits of exp2.
-                        u32 x = (u32)(((exponent[r] + 13) << 16) - s[j][r][i]);
-                        if (cut && s[j][r][i] == UNSEEN) x = 0x7FFF0000;
-                        const i32 *entry = (const i32 *)(table + (x >> 1 & 0x7F80));
-                        i32 v = multiply_high_add(entry[1], (i32)permute(x, 0, 0x4044), entry[0]);
-                        u32 w = (shift_right((u32)v, x >> 16) + 1) >> 1;
-                        weights[r] += w;
-                        p[i] = w * factor[16 * j + i] + (1 << 15);
-                    }
-                    u32 p01 = permute(p[0], p[1], 0x7362), p23 = permute(p[2], p[3], 0x7362);
-                    low[j / 2][j % 2 * 2 + r] = permute(p01, p23, 0x5410);
-                    high[j / 2][j % 2 * 2 + r] = permute(p01, p23, 0x7632);
+                    u32 n = 32 - place.shift[r];
+                    i32 m = (i32)((u32)quad_max(max[r]) << n);
+                    clear = clear && block_exponent(m) == block_exponent(m + (1 << n) - 1);
+                    max[r] = m;
                 }
-#pragma unroll
-            for (u32 r = 0; r < 2; r++) {
-                u32 w = weights[r] + (u32)shuffle_xor((i32)weights[r], 1);
-                w += (u32)shuffle_xor((i32)w, 2);
-                denominator[r] += (i64)(w >> right[r]) * times[r];
             }
-            u32 address = shared_address(stage->v) + lane % 8 * (BLOCK + 16) + lane / 8 * 16;
-#pragma unroll
-            for (u32 c = 0; c < HD / 8; c++) {
-                u32 v[4];
-                load_matrix(v, address + c * 8 * (BLOCK + 16));
-                i32 h[4] = {}, l[4] = {};
-                multiply(h, high[0], v[0], v[1]);
-                multiply_low(l, low[0], v[0], v[1]);
-                multiply(h, high[1], v[2], v[3]);
-                multiply_low(l, low[1], v[2], v[3]);
-#pragma unroll
-                for (u32 i = 0; i < 4; i++) {
-                    i32 sum = h[i] * 256 + l[i];
-                    if (deep) sum >>= right[i / 2];
-                    total[c][i] += (i64)sum * (i64)times[i / 2];
-                }
+            if (warp_ballot(clear) != ~0u) maxima_fast<HD, true, false>(max, q_at, k_at, keys, part, place);
+        } else {
+#pragma unroll 1
+            for (u32 j = 0; j < 4; j++) {
+                i32 s[1][2][4];
+                products<HD, 1>(s, q_at, k_at + j * 16 * (HD + 16));
+                place_any<1>(s[0], keys, j * 16 + part, row, base, (b + side) * BLOCK + j * 16 + part, UNSEEN);
+                raise(max, s[0]);
             }
         }
-        top[0] = block_exponent(quad_max(max[0]));
-        top[1] = block_exponent(quad_max(max[1]));
-        arrived<0>();
+#pragma unroll
+        for (u32 r = 0; r < 2; r++) {
+            max[r] = quad_max(max[r]);
+            top[r] = max_i32(top[r], max[r]);
+            if (lane % 4 == 0) exponent_at[(b + side) * 16 + 8 * r] = (i16)block_exponent(max[r]);
+        }
+    }
+    if (lane % 4 == 0) {
+#pragma unroll
+        for (u32 r = 0; r < 2; r++) own.greatest[lane / 4 + 8 * r] = top[r];
+    }
+    sync_block();
+    copier.start(shared.stage[0], 0, true);
+#pragma unroll
+    for (u32 r = 0; r < 2; r++) top[r] = block_exponent(max_i32(top[r], other.greatest[lane / 4 + 8 * r]));
+
+    // Pass two: weights and sums.
+    i64 total[HD / 16][4] = {}, denominator[2] = {};
+    const u32 table = lane % COPIES * 8;
+    i32 next[2][2] = {};
+#pragma unroll
+    for (u32 h = 0; h < 2; h++)
+#pragma unroll
+        for (u32 r = 0; r < 2; r++)
+            if (mine > 0) next[h][r] = exponent_at[(h ^ side) * 16 + 8 * r];
+    for (u32 b = 0; b < blocks; b += 2) {
+        copies_done();
+        sync_block();
+        if (b + 2 < blocks) copier.start(shared.stage[b / 2 % 2 ^ 1], b + 2, true);
+        if (b >= mine) continue;
+        const Stage<HD> &stage = shared.stage[b / 2 % 2];
+        u32 low[2][4], high[2][4];
+        // Octaves of the own block and of the other; the exponents of the next two are on their way.
+        i32 octaves[2][2];
+#pragma unroll
+        for (u32 h = 0; h < 2; h++)
+#pragma unroll
+            for (u32 r = 0; r < 2; r++) {
+                octaves[h][r] = b + (h ^ side) < mine ? top[r] - next[h][r] : FAR + 1;
+                if (b + 2 < mine) next[h][r] = exponent_at[(b + 2 + (h ^ side)) * 16 + 8 * r];
+            }
+        if (warp_ballot(octaves[0][0] <= FAR || octaves[0][1] <= FAR) != 0) {
+            const Keys &keys = stage.keys[side];
+            Plan how = plan(keys, row);
+            i32 base[2];
+#pragma unroll
+            for (u32 r = 0; r < 2; r++) base[r] = (i32)((u32)(top[r] - octaves[0][r] + 13) << 16);
+            u32 weights[2] = {0, 0};
+            u32 k_at = shared_address(stage.k[side]) + k_lane;
+            if (how.fast && b + side < whole) {
+                Place place = placement<-1>(row, how, base);
+                if (how.span <= 1) {
+                    weigh_fast<HD, false>(low, high, weights, q_at, k_at, keys, part, place, table);
+                } else {
+                    weigh_fast<HD, true>(low, high, weights, q_at, k_at, keys, part, place, table);
+                }
+#pragma unroll
+                for (u32 i = 0; i < 2; i++) {
+                    own.weights[i][lane] = *(Words *)low[i];
+                    own.weights[2 + i][lane] = *(Words *)high[i];
+                }
+            } else {
+#pragma unroll 1
+                for (u32 j = 0; j < 4; j++) {
+                    i32 s[1][2][4];
+                    products<HD, 1>(s, q_at, k_at + j * 16 * (HD + 16));
+                    place_any<-1>(s[0], keys, j * 16 + part, row, base, (b + side) * BLOCK + j * 16 + part, NO_WEIGHT);
+#pragma unroll
+                    for (u32 r = 0; r < 2; r++)
+                        weigh(own.weights[j / 2][lane].w[j % 2 * 2 + r], own.weights[2 + j / 2][lane].w[j % 2 * 2 + r], weights[r], s[0], r,
+                              keys.factor + j * 16 + part, table);
+                }
+#pragma unroll
+                for (u32 i = 0; i < 2; i++) {
+                    *(Words *)low[i] = own.weights[i][lane];
+                    *(Words *)high[i] = own.weights[2 + i][lane];
+                }
+            }
+#pragma unroll
+            for (u32 r = 0; r < 2; r++) {
+                Alignment align = alignment(octaves[0][r]);
+                denominator[r] += (i64)(quad_sum(weights[r]) >> align.right) * align.times;
+            }
+        }
+        sync_pair(pair);
+        // Own block, then the other's.
+#pragma unroll
+        for (u32 h = 0; h < 2; h++) {
+            Alignment align[2];
+            bool deep = false, near = false;
+#pragma unroll
+            for (u32 r = 0; r < 2; r++) {
+                align[r] = alignment(octaves[h][r]);
+                near = near || octaves[h][r] <= FAR;
+                deep = deep || align[r].right != 0;
+            }
+            if (warp_ballot(near) == 0) continue;
+            if (h == 1) {
+#pragma unroll
+                for (u32 i = 0; i < 2; i++) {
+                    *(Words *)low[i] = other.weights[i][lane];
+                    *(Words *)high[i] = other.weights[2 + i][lane];
+                }
+            }
+            u32 v_at = shared_address(stage.v[h ^ side][side * (HD / 2) + lane % 8]) + lane / 8 * 16;
+            if (warp_ballot(deep) == 0) {
+                add_values<HD, false>(total, low, high, v_at, align);
+            } else {
+                add_values<HD, true>(total, low, high, v_at, align);
+            }
+        }
     }
 
+    if (lane % 4 == 0) {
+#pragma unroll
+        for (u32 r = 0; r < 2; r++) own.denominator[lane / 4 + 8 * r] = denominator[r];
+    }
+    sync_pair(pair);
 #pragma unroll
     for (u32 r = 0; r < 2; r++) {
         u32 t = first_row + lane / 4 + 8 * r;
         if (!busy || t >= a.rows) continue;
-        Divisor by = divisor(denominator[r]);
-        i32 *out = a.out + ((u64)t * a.heads + head) * HD + lane % 4 * 2;
+        Divisor by = divisor(denominator[r] + other.denominator[lane / 4 + 8 * r]);
+        i32 *out = a.out + ((u64)t * a.heads + head) * HD + side * (HD / 2) + lane % 4 * 2;
 #pragma unroll
-        for (u32 c = 0; c < HD / 8; c++) {
+        for (u32 c = 0; c < HD / 16; c++) {
             out[c * 8] = divide(total[c][2 * r], by, 6, a);
             out[c * 8 + 1] = divide(total[c][2 * r + 1], by, 6, a);
         }
     }
 }
 
-// Grid: (rows / 16 rounded up, times heads / kv_heads, / 8 rounded up; key heads), 256 threads, shared memory
-// TABLE_BYTES + STAGES * sizeof(Stage<HD>).
+// Grid: (ceil(ceil(rows / 16) * (heads / kv_heads) / 6), kv_heads), 384 threads, sizeof(Shared<HD>) bytes of dynamic shared memory.
 KERNEL __launch_bounds__(THREADS, 1) attention_64(Attention a) { attend<64>(a); }
 KERNEL __launch_bounds__(THREADS, 1) attention_128(Attention a) { attend<128>(a); }
-static_assert(TABLE_BYTES + STAGES * sizeof(Stage<64>) == 32768 + 3 * 11280, "the host's figure");
-static_assert(TABLE_BYTES + STAGES * sizeof(Stage<128>) == 32768 + 3 * 20496, "the host's figure");
+static_assert(sizeof(Shared<64>) == 145216 && sizeof(Shared<128>) == 188224, "the host's figures");
