@@ -4,16 +4,18 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use serde_json::json;
+use speckv_capture::Cache;
 use speckv_predictor::Backend;
 use speckv_predictor::codec::{self, LoadedMode, Options};
-use speckv_predictor::profile::Kind;
+use speckv_predictor::profile::{Kind, ProfileFile};
 
+use crate::backend::{Device, on_backend};
+use crate::caches;
 use crate::error::{Error, Result};
 use crate::files::{Input, OutputFile};
 use crate::output::{Output, grouped, rate, rounded};
 use crate::profile::{self, Choice};
 use crate::progress::Coding;
-use crate::{backend, caches};
 
 /// Compress a cache file to a stream
 ///
@@ -44,6 +46,9 @@ pub struct Args {
     /// Leave the token ids out: whoever decompresses has them already
     #[arg(long)]
     no_token_ids: bool,
+    /// What computes; the bytes are the same
+    #[arg(long, value_enum, default_value_t)]
+    backend: Device,
     /// Stream to write
     #[arg(long, short, value_name = "OUT.skv")]
     output: PathBuf,
@@ -78,27 +83,9 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
             kind.name()
         ));
     }
-    let backend = backend::open()?;
-    let mode = LoadedMode::load(&backend, &profile, kind, &precision, format)?;
-    if mode.needs_ids() && !has_ids {
-        return Err(Error::mismatch(format!(
-            "the predictor `{} {precision}` needs token ids: expected `token_ids` in {}, found none; add them or choose a predictor without (`speckv inspect` lists them)",
-            kind.name(),
-            args.cache.display()
-        )));
-    }
-
-    let since = Instant::now();
-    let total = (cache.tokens * cache.layers) as u64;
-    let mut coding = Coding::new(output.bar("compressing", total), cache.layers, cache.tokens);
-    let options = Options { chunk_tokens: args.chunk, store_ids: !args.no_token_ids, from: args.from };
-    let stream = caches::with_view(&cache, |view| {
-        Ok(codec::compress(&backend, &mode, view, options, &mut |position, layer| {
-            coding.layer(position, layer)
-        })?)
-    })?;
-    drop(coding);
-    let seconds = since.elapsed().as_secs_f64();
+    let predictor = (kind, precision.as_str());
+    let (stream, seconds, backend) =
+        on_backend!(args.backend, output, |b| encode(&b, &profile, predictor, &cache, args, output))?;
     file.write(&stream)?;
 
     let tokens = cache.tokens - args.from;
@@ -111,18 +98,46 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         "output": args.output, "format": format.name(), "predictor": kind.name(), "precision": precision,
         "from": args.from, "tokens": tokens, "chunks": tokens.div_ceil(args.chunk as usize), "scalars": scalars,
         "cache_bytes": before, "stream_bytes": after, "bits_per_scalar": rounded(bits, 4),
-        "ratio": rounded(ratio, 4), "seconds": rounded(seconds, 3), "backend": backend.name(),
+        "ratio": rounded(ratio, 4), "seconds": rounded(seconds, 3), "backend": backend,
     });
     output.report(&value, || {
         format!(
-            "{}: {} -> {} bytes, {bits:.3} bits per scalar, {ratio:.2}x, {} {precision} in {seconds:.2} s on {}",
+            "{}: {} -> {} bytes, {bits:.3} bits per scalar, {ratio:.2}x, {} {precision} in {seconds:.2} s on {backend}",
             args.output.display(),
             grouped(before),
             grouped(after),
             kind.name(),
-            backend.name()
         )
         .replace("  ", " ")
     });
     Ok(())
+}
+
+/// The stream, the seconds it took and what computed it.
+fn encode<B: Backend>(
+    b: &B,
+    profile: &ProfileFile<'_>,
+    (kind, precision): (Kind, &str),
+    cache: &Cache,
+    args: &Args,
+    output: &Output,
+) -> Result<(Vec<u8>, f64, String)> {
+    let mode = LoadedMode::load(b, profile, kind, precision, cache.format)?;
+    if mode.needs_ids() && cache.token_ids.is_none() {
+        return Err(Error::mismatch(format!(
+            "the predictor `{} {precision}` needs token ids: expected `token_ids` in {}, found none; add them or choose a predictor without (`speckv inspect` lists them)",
+            kind.name(),
+            args.cache.display()
+        )));
+    }
+
+    let since = Instant::now();
+    let total = (cache.tokens * cache.layers) as u64;
+    let mut coding = Coding::new(output.bar("compressing", total), cache.layers, cache.tokens);
+    let options = Options { chunk_tokens: args.chunk, store_ids: !args.no_token_ids, from: args.from };
+    let stream = caches::with_view(cache, |view| {
+        Ok(codec::compress(b, &mode, view, options, &mut |position, layer| coding.layer(position, layer))?)
+    })?;
+    drop(coding);
+    Ok((stream, since.elapsed().as_secs_f64(), b.name().to_owned()))
 }

@@ -6,11 +6,12 @@ use std::time::Instant;
 use serde_json::json;
 use speckv_predictor::Backend;
 
+use crate::backend::{Device, on_backend};
 use crate::error::Result;
 use crate::files::{self, Input};
 use crate::output::{Output, grouped, rounded};
+use crate::profile;
 use crate::streams::{self, BesidesArgs};
-use crate::{backend, profile};
 
 /// Restore the cache file from a stream
 ///
@@ -26,6 +27,9 @@ pub struct Args {
     profile: PathBuf,
     #[command(flatten)]
     besides: BesidesArgs,
+    /// What computes; the bytes are the same
+    #[arg(long, value_enum, default_value_t)]
+    backend: Device,
     /// Cache file to write
     #[arg(long, short, value_name = "OUT.safetensors")]
     output: PathBuf,
@@ -47,28 +51,29 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let stream = streams::parse(bytes.bytes(), &args.stream)?;
     let input = Input::open(&args.profile)?;
     let profile = profile::parse(&input, &args.profile)?;
-    let backend = backend::open()?;
-    let mode = streams::load(&backend, &profile, stream.header(), &args.stream)?;
     let besides = args.besides.read(stream.header(), output)?;
 
     let since = Instant::now();
-    let cache = streams::decode(&backend, &mode, &stream, &besides, &args.stream, output)?;
+    let (cache, backend) = on_backend!(args.backend, output, |b| {
+        let mode = streams::load(&b, &profile, stream.header(), &args.stream)?;
+        let cache = streams::decode(&b, &mode, &stream, &besides, &args.stream, output)?;
+        (cache, b.name().to_owned())
+    });
     let seconds = since.elapsed().as_secs_f64();
     cache.write(&args.output)?;
 
     let size = bytes.bytes().len() as u64;
     let value = json!({
         "output": args.output, "format": cache.format.name(), "tokens": cache.tokens, "stream_bytes": size,
-        "token_ids": cache.token_ids.is_some(), "seconds": rounded(seconds, 3), "backend": backend.name(),
+        "token_ids": cache.token_ids.is_some(), "seconds": rounded(seconds, 3), "backend": backend,
     });
     output.report(&value, || {
         format!(
-            "{}: {} tokens of {} from {} bytes in {seconds:.2} s on {}; all checksums right",
+            "{}: {} tokens of {} from {} bytes in {seconds:.2} s on {backend}; all checksums right",
             args.output.display(),
             cache.tokens,
             cache.format.name(),
-            grouped(size),
-            backend.name()
+            grouped(size)
         )
     });
     Ok(())

@@ -9,12 +9,13 @@ use speckv_codec_core::Stream;
 use speckv_predictor::Backend;
 use speckv_predictor::codec::{self, LoadedMode, Options};
 
+use crate::backend::{Device, on_backend};
 use crate::error::{Error, Result};
 use crate::files::Input;
 use crate::output::{Output, rounded};
 use crate::progress::Coding;
 use crate::streams::{self, BesidesArgs};
-use crate::{backend, caches, profile};
+use crate::{caches, profile};
 
 /// Prove that a stream restores what it should
 ///
@@ -31,6 +32,9 @@ pub struct Args {
     /// Cache file to compare with, of these tokens or of the whole cache
     #[arg(long, value_name = "CACHE")]
     cache: Option<PathBuf>,
+    /// What decodes and encodes again, one after the other; all must agree
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "cpu", value_name = "LIST")]
+    backends: Vec<Device>,
     #[command(flatten)]
     besides: BesidesArgs,
 }
@@ -39,38 +43,58 @@ const EXAMPLES: &str = "\
 Examples:
   speckv verify cache.skv --profile smol.speckv
   speckv verify cache.skv --profile smol.speckv --cache cache.safetensors
-      before the original is deleted";
+      before the original is deleted
+  speckv verify cache.skv --profile smol.speckv --backends cpu,cuda
+      the same cache and the same bytes on both";
 
 pub fn run(args: &Args, output: &Output) -> Result<()> {
     let bytes = Input::open(&args.stream)?;
     let stream = streams::parse(bytes.bytes(), &args.stream)?;
     let input = Input::open(&args.profile)?;
     let profile = profile::parse(&input, &args.profile)?;
-    let backend = backend::open()?;
-    let mode = streams::load(&backend, &profile, stream.header(), &args.stream)?;
     let besides = args.besides.read(stream.header(), output)?;
 
     let since = Instant::now();
-    let cache = streams::decode(&backend, &mode, &stream, &besides, &args.stream, output)?;
+    let (mut names, mut first) = (Vec::new(), None);
+    for device in &args.backends {
+        let (cache, name) = on_backend!(*device, output, |b| {
+            let mode = streams::load(&b, &profile, stream.header(), &args.stream)?;
+            let cache = streams::decode(&b, &mode, &stream, &besides, &args.stream, output)?;
+            encode_again(&b, &mode, &stream, &cache, besides.prefix.as_ref(), output)?;
+            (cache, b.name().to_owned())
+        });
+        match &first {
+            None => first = Some(cache),
+            Some(first) => {
+                if let Some(what) = caches::difference(first, &cache)? {
+                    return Err(Error::mismatch(format!(
+                        "{} and {name} decode to other caches: {what}",
+                        names[0]
+                    )));
+                }
+            }
+        }
+        names.push(name);
+    }
+    let cache = first.ok_or_else(|| Error::usage("--backends: expected at least one"))?;
     if let Some(path) = &args.cache {
         compare(path, &cache, stream.header().first_token as usize)?;
     }
-    encode_again(&backend, &mode, &stream, &cache, besides.prefix.as_ref(), output)?;
+    let backends = names.join(", ");
     let seconds = since.elapsed().as_secs_f64();
     let value = json!({
         "stream": args.stream, "tokens": cache.tokens, "chunks": stream.directory().len(), "checksums": true,
         "same_bytes_again": true, "cache_equal": args.cache.as_ref().map(|_| true),
-        "seconds": rounded(seconds, 3), "backend": backend.name(),
+        "seconds": rounded(seconds, 3), "backend": backends,
     });
     output.result(&value, || {
         let cache_text = args.cache.as_ref().map(|path| format!("; every code equals {}", path.display()));
         format!(
-            "{}: {} tokens in {} chunks decode, all checksums right; compressed again to the same bytes{} ({seconds:.2} s on {})",
+            "{}: {} tokens in {} chunks decode, all checksums right; compressed again to the same bytes{} ({seconds:.2} s on {backends})",
             args.stream.display(),
             cache.tokens,
             stream.directory().len(),
-            cache_text.unwrap_or_default(),
-            backend.name()
+            cache_text.unwrap_or_default()
         )
     });
     Ok(())
