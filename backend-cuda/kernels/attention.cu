@@ -268,4 +268,4 @@ template <u32 HD> __device__ __forceinline__ void attend(const Attention &a) {
 // Grid: (ceil(ceil(rows / 16) * (heads / kv_heads) / 6), kv_heads), 384 threads, sizeof(Shared<HD>) bytes of dynamic shared memory.
 KERNEL __launch_bounds__(THREADS, 1) attention_64(Attention a) { attend<64>(a); }
 KERNEL __launch_bounds__(THREADS, 1) attention_128(Attention a) { attend<128>(a); }
-static_assert(sizeof(Shared<64>) == 145216 && sizeof(Shared<128>) == 188224, "the host's figures");
+static_assert(sizeof(Shared<64>) == 112448 && sizeof(Shared<128>) == 155456, "the host's figures");

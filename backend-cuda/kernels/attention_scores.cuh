@@ -101,7 +101,7 @@ __device__ __forceinline__ void weigh(u32 &low, u32 &high, u32 &sum, const i32 (
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
         u32 x = (u32)s[i / 2][2 * r + i % 2];
-        i64 line = *(const i64 *)(shared_bytes + permute(x, table, 0x7714));
+        i64 line = *(const i64 *)(shared_bytes + ((x >> 1 & 0x7F80) | table));
         i32 v = (i32)(line >> 32) + (((i32)line * (i32)(x & 255)) >> 8);
         u32 w = (shift_right((u32)v, x >> 16) + 1) >> 1;
         sum += w;

@@ -29,8 +29,7 @@ __device__ __forceinline__ i16 *exponents_of(const Attention &a, u64 item) {
 constexpr u32 PAIRS = 6;
 constexpr u32 THREADS = PAIRS * 64;
 constexpr u32 ROWS = 16;
-// A line of exp2's table is (step to the next, value); 16 copies keep half a warp free of bank conflicts, at 256 bytes so
-// that a line's address takes one byte of its index.
+// A line of exp2's table is (step to the next, value); 16 copies keep half a warp free of bank conflicts.
 constexpr u32 COPIES = 16;
 
 struct __attribute__((aligned(16))) Words {
@@ -49,7 +48,7 @@ template <u32 HD> struct Stage {
     Keys keys[2];
 };
 template <u32 HD> struct Shared {
-    i32 exp2[256][2 * COPIES][2];
+    i32 exp2[256][COPIES][2];
     Stage<HD> stage[2];
     Half half[PAIRS][2];
     u8 q[PAIRS][ROWS][HD + 16];

@@ -430,8 +430,10 @@ impl Backend for CudaBackend {
             128 if one => Some(&kernels::ATTENTION_128),
             _ => None,
         };
-        let blocks = keys.rows.div_ceil(64);
-        let scratch = fast.map(|_| self.buffer(how.kv_heads * blocks * (1040 + 64 * how.head_dim)));
+        // Items of work: 16 rows of one head. Scratch holds tiles of keys and values, and the exponents of each item and block.
+        let (blocks, tiles) = (keys.rows.div_ceil(64), query.rows.div_ceil(16));
+        let block_bytes = how.kv_heads * (1040 + 64 * how.head_dim) + how.heads * tiles * 32;
+        let scratch = fast.map(|_| self.buffer(blocks.next_multiple_of(2) * block_bytes));
         let digit = |r: &Option<Buffer>| r.as_ref().map_or(0, |b| b.at);
         let p = kernels::Attention {
             q_lo: query.lo.at,
@@ -464,9 +466,9 @@ impl Backend for CudaBackend {
                 Some(kernel) => {
                     let prepare = (blocks, how.kv_heads, 1);
                     self.device.launch(&kernels::ATTENTION_PREPARE, prepare, 128, 0, params!(p));
-                    let shares = query.rows.div_ceil(16) * (how.heads / how.kv_heads);
-                    let grid = (shares.div_ceil(8), how.kv_heads, 1);
-                    self.device.launch(kernel, grid, 256, kernel.shared, params!(p));
+                    let items = tiles * (how.heads / how.kv_heads);
+                    let grid = (items.div_ceil(6), how.kv_heads, 1);
+                    self.device.launch(kernel, grid, 384, kernel.shared, params!(p));
                 }
                 None => {
                     let grid = (query.rows, how.heads, how.head_dim.div_ceil(128));

@@ -45,8 +45,8 @@ kernels! {
     GEMM_22_SM90A = "gemm_22_sm90a", 200832;
     ATTENTION_GENERAL = "attention_general", 0;
     ATTENTION_PREPARE = "attention_prepare", 0;
-    ATTENTION_64 = "attention_64", 32768 + 3 * 11280;
-    ATTENTION_128 = "attention_128", 32768 + 3 * 20496;
+    ATTENTION_64 = "attention_64", 112448;
+    ATTENTION_128 = "attention_128", 155456;
 }
 
 type Module = (&'static str, &'static [&'static Kernel]);
