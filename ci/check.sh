@@ -16,6 +16,7 @@ cargo fmt --manifest-path ci/no_std_smoke/Cargo.toml --check
 
 heading "cargo clippy"
 cargo clippy --workspace --all-targets -- -D warnings
+cargo clippy --workspace --all-targets --all-features -- -D warnings
 
 heading "cargo doc"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -257,7 +257,8 @@ impl Backend for CudaBackend {
             scales: self.buffer(x.rows * groups * 4),
         };
         let shared = how.group as u32 * 4;
-        let scratch = (shared > QUANTISE_SHARED).then(|| self.buffer(x.rows * x.cols * 4));
+        let fits = shared <= QUANTISE_SHARED && self.device.has_shared(shared);
+        let scratch = (!fits).then(|| self.buffer(x.rows * x.cols * 4));
         let p = kernels::Quantise {
             x: x.buffer.at,
             lo: rows.lo.at,
@@ -430,6 +431,7 @@ impl Backend for CudaBackend {
             128 if one => Some(&kernels::ATTENTION_128),
             _ => None,
         };
+        let fast = fast.filter(|kernel| self.device.has_shared(kernel.shared));
         // Items of work: 16 rows of one head. Scratch holds tiles of keys and values, and the exponents of each item and block.
         let (blocks, tiles) = (keys.rows.div_ceil(64), query.rows.div_ceil(16));
         let block_bytes = how.kv_heads * (1040 + 64 * how.head_dim) + how.heads * tiles * 32;

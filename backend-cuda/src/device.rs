@@ -15,6 +15,8 @@ use crate::driver;
 use crate::error::CudaError;
 use crate::kernels::{HOPPER, Kernel, MODULES};
 
+/// Most static shared memory of any kernel that has dynamic shared memory too.
+const STATIC: u32 = 4 << 10;
 /// Least driver that has stream-ordered memory.
 const DRIVER: i32 = 11020;
 
@@ -25,6 +27,8 @@ pub(crate) struct Device {
     stream: Stream,
     pub(crate) name: String,
     pub(crate) multiprocessors: u32,
+    /// Most shared memory of a block, static part included.
+    shared: u32,
     /// Compute capability 9.0: kernels for that architecture alone are there.
     pub(crate) hopper: bool,
     failure: RefCell<Option<CudaError>>,
@@ -99,6 +103,13 @@ impl Device {
             return Err(CudaError::OldDevice(major, minor));
         }
         let multiprocessors = attribute(DeviceAttribute::MultiprocessorCount)? as u32;
+        let mut shared = 0;
+        let most = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        // SAFETY: the device exists and `shared` may be written.
+        check("reading the device's attributes", unsafe {
+            sys::cuDeviceGetAttribute(&mut shared, most, device.as_raw())
+        })?;
+        let shared = shared as u32;
         let name = cust("reading the device's name", device.name())?;
         let context = cust("opening a context", Context::new(device))?;
         let stream = cust("opening a stream", Stream::new(StreamFlags::NON_BLOCKING, None))?;
@@ -122,7 +133,7 @@ impl Device {
             for kernel in *kernels {
                 let function = cust("finding a kernel", module.get_function(kernel.name))?.to_raw();
                 // Static shared memory comes on top: 48 KiB in all are free.
-                if kernel.shared > 32 << 10 {
+                if kernel.shared > 32 << 10 && kernel.shared + STATIC <= shared {
                     let limit = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                     // SAFETY: the function belongs to a loaded module.
                     check("setting a kernel's shared memory", unsafe {
@@ -139,10 +150,16 @@ impl Device {
             stream,
             name,
             multiprocessors,
+            shared,
             hopper,
             failure: RefCell::new(None),
             _context: context,
         })
+    }
+
+    /// Whether a block may have so much dynamic shared memory.
+    pub(crate) fn has_shared(&self, bytes: u32) -> bool {
+        bytes + STATIC <= self.shared
     }
 
     fn raw(&self) -> sys::CUstream {

@@ -14,8 +14,8 @@ macro_rules! kernels {
     };
 }
 
-/// Rows longer than this are quantised in global memory.
-pub(crate) const QUANTISE_SHARED: u32 = 160 << 10;
+/// Rows longer than this are quantised in global memory: what the smallest cards (compute capability 8.6) have.
+pub(crate) const QUANTISE_SHARED: u32 = 92 << 10;
 
 kernels! {
     QUANTISE = "quantise", QUANTISE_SHARED;

@@ -1,0 +1,168 @@
+//! How fast the kernels are on the device at hand, each with what it is measured against: `cargo run --release -p speckv-backend-cuda --features cuda
+//! --example speed`. Made-up data; whether answers are right is the conformance suite's business (`ci/gpu.sh`).
+
+use std::ops::Range;
+use std::time::Instant;
+
+use speckv_backend_cuda::CudaBackend;
+use speckv_predictor::Backend;
+use speckv_predictor::backend::{Attention, Pricing, Quantise, Store, Unit};
+use speckv_predictor::core::{ChunkDecoder, ChunkEncoder, ElementFormat, Shape};
+use speckv_predictor::data::{Digits, Ints, Weights};
+use speckv_predictor::fixed::Scale;
+
+/// Xorshift: good enough to keep hardware from finding zeros.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn within(&mut self, limit: i64) -> i64 {
+        (self.next() >> 11) as i64 % (2 * limit + 1) - limit
+    }
+}
+
+/// Median seconds of a call, over runs of `inner` calls with one wait at the end.
+fn median(b: &CudaBackend, inner: u32, mut call: impl FnMut()) -> f64 {
+    let mut times = Vec::new();
+    for _ in 0..9 {
+        b.synchronise().expect("work before");
+        let since = Instant::now();
+        (0..inner).for_each(|_| call());
+        b.synchronise().expect("the work timed");
+        times.push(since.elapsed().as_secs_f64() / f64::from(inner));
+    }
+    times.remove(0);
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn ints(r: &mut Random, rows: usize, cols: usize) -> Ints {
+    Ints { rows, cols, data: (0..rows * cols).map(|_| r.within(1 << 24) as i32).collect() }
+}
+
+fn products(b: &CudaBackend, r: &mut Random) {
+    println!("rows x out x inputs, digits: ms, tera-operations of digits a second");
+    for (rows, out, inp) in
+        [(4096, 12288, 4096), (4096, 4096, 12288), (4096, 1024, 4096), (512, 12288, 4096), (4096, 2000, 128)]
+    {
+        let x = b.upload(ints(r, rows, inp));
+        for (da, dw) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+            let digits = |n| Digits::from_count(n).expect("one or two");
+            let levels = i64::from(digits(dw).levels());
+            let weights = Weights {
+                out,
+                inp,
+                digits: digits(dw),
+                values: (0..out * inp).map(|_| r.within(levels) as i16).collect(),
+                scales: vec![Scale { m: 1 << 14, e: -20 }; out],
+                bias: None,
+            };
+            let w = b.load(weights).expect("room for weights");
+            let a = b.quantise(&x, &Quantise::rows(inp, digits(da), 20));
+            let mut y = b.zeros(rows, out);
+            let seconds = median(b, 8, || b.gemm(&a, &w, None, Store::SET, &mut y));
+            let operations = 2.0 * (rows * out * inp * da * dw) as f64;
+            println!(
+                "  {rows} x {out} x {inp}, {da}{dw}: {:.4}, {:.0}",
+                seconds * 1e3,
+                operations / seconds / 1e12
+            );
+        }
+    }
+}
+
+fn attention(b: &CudaBackend, r: &mut Random) {
+    println!("attention, 4096 tokens: ms");
+    for (heads, kv_heads, head_dim) in [(32, 8, 128), (9, 3, 64)] {
+        let rows = |r: &mut Random, heads: usize| {
+            let how = Quantise { group: head_dim, ..Quantise::rows(head_dim * heads, Digits::One, 24) };
+            b.quantise(&b.upload(ints(r, 4096, head_dim * heads)), &how)
+        };
+        let (q, k, v) = (rows(r, heads), rows(r, kv_heads), rows(r, kv_heads));
+        let how = Attention { heads, kv_heads, head_dim, value_exponent: 3, out_exponent: 20 };
+        let seconds = median(b, 4, || drop(b.attention(&q, &k, &v, 0, &how)));
+        println!("  {heads} and {kv_heads} heads of {head_dim}: {:.3}", seconds * 1e3);
+    }
+}
+
+fn coder(b: &CudaBackend, r: &mut Random) {
+    const CHUNKS: usize = 4096;
+    let (rows, cols) = (256, 128);
+    println!(
+        "coder, {CHUNKS} chunks of a plane of {rows} x {cols}: bits a scalar, price and decode in G scalars/s"
+    );
+    for (format, index) in [(ElementFormat::E4m3, 248i16), (ElementFormat::Bf16, 230)] {
+        let exponent = if format.width() == 8 { 12 } else { 20 };
+        let count = CHUNKS * rows * cols;
+        let spread = if format.width() == 8 { 40.0 } else { 2.0 };
+        let scale = (f64::from(index) / 16.0).exp2();
+        let normal =
+            |r: &mut Random| (0..12).map(|_| r.within(1 << 20) as f64 / (1 << 20) as f64).sum::<f64>() / 2.0;
+        let mean: Vec<i32> =
+            (0..count).map(|_| (normal(r) * spread * f64::from(1 << exponent)) as i32).collect();
+        let codes: Vec<u16> = mean
+            .iter()
+            .map(|mu| format.code(format.rank_of_fixed(*mu + (normal(r) * scale) as i32, exponent)))
+            .collect();
+        let (channel, shape) = (vec![index; cols], Shape::gaussian());
+        let pricing = Pricing { format, unit: Unit::ONE, exponent, channel: &channel, shape: &shape };
+        let tokens = CHUNKS * rows;
+        let (mu, token) = (b.upload(Ints { rows: tokens, cols, data: mean }), b.zeros(tokens, 1));
+        let codes = b.upload_codes(codes);
+        let ranges: Vec<Range<usize>> = (0..CHUNKS).map(|c| c * rows..(c + 1) * rows).collect();
+        let encoder =
+            || b.encoder(ranges.iter().map(|r| (r.clone(), ChunkEncoder::new(format, 1, None))).collect());
+        let price = median(b, 1, || {
+            b.encode_plane(&pricing, &mu, &token, &codes, &mut encoder()).expect("codes of the format");
+        });
+        let mut whole = encoder();
+        b.encode_plane(&pricing, &mu, &token, &codes, &mut whole).expect("codes of the format");
+        let chunks = b.finish_chunks(whole).expect("all planes are there");
+        let bytes: usize = chunks.iter().map(|c| c.payload.len()).sum();
+        let mut times = Vec::new();
+        for _ in 0..9 {
+            let mut decoders = Vec::new();
+            for (rows, c) in ranges.iter().zip(&chunks) {
+                let decoder = ChunkDecoder::new(format, 1, rows.len(), false, &c.payload);
+                decoders.push((rows.clone(), decoder.expect("a payload")));
+            }
+            let mut decoder = b.decoder(decoders);
+            b.synchronise().expect("the upload");
+            let since = Instant::now();
+            let _codes = b.decode_plane(&pricing, &mu, &token, &mut decoder).expect("a plane");
+            b.synchronise().expect("the decoder");
+            times.push(since.elapsed().as_secs_f64());
+        }
+        times.remove(0);
+        times.sort_by(f64::total_cmp);
+        let rate = |seconds: f64| count as f64 / seconds / 1e9;
+        println!(
+            "  {}: {:.2}, {:.1}, {:.1}",
+            format.name(),
+            bytes as f64 * 8.0 / count as f64,
+            rate(price),
+            rate(times[times.len() / 2])
+        );
+    }
+}
+
+fn main() {
+    let b = match CudaBackend::open(0) {
+        Ok(b) => b,
+        Err(error) => {
+            eprintln!("{error}");
+            std::process::exit(1);
+        }
+    };
+    println!("{}", b.name());
+    let r = &mut Random(88_172_645_463_325_252);
+    products(&b, r);
+    attention(&b, r);
+    coder(&b, r);
+}

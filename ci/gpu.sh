@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Proves the CUDA backend on a machine with a GPU, which needs neither Rust nor CUDA's toolkit, only the driver.
+#
+#   ci/gpu.sh pack DIR          here: builds the tests and the program with CUDA, and puts them into DIR
+#   ci/gpu.sh run DIR OUT       there, in a checkout of the same commit: runs all of it and writes OUT
+#
+# `run` fails if anything differs, if there is no device, or if no test ran. Where compute-sanitizer is installed, memory and races are checked too.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=ci/lib.sh
+source ci/lib.sh
+
+pack() {
+    mkdir -p "$1"
+    local tests
+    tests=$(cargo test --release --locked -p speckv-backend-cuda --features cuda --no-run --message-format=json |
+        sed -n 's/.*"target":{"kind":\["test"\].*"name":"\([a-z]*\)".*"executable":"\([^"]*\)".*/\1 \2/p')
+    [[ -n $tests ]] || die "no test was built"
+    while read -r name path; do
+        cp "$path" "$1/$name.test"
+    done <<<"$tests"
+    cargo build --release --locked -p speckv-cli --features cuda
+    cp target/release/speckv "$1/"
+    strip "$1"/*.test "$1/speckv"
+    ls -l "$1"
+}
+
+# Every ignored test of a program, each in a process of its own: a fault of one would end the context of all.
+suite() {
+    local program=$1 name count=0
+    for name in $("$program" --list --ignored 2>/dev/null | sed -n 's/: test$//p'); do
+        "$program" --ignored --exact "$name" >"$scratch/log" 2>&1 || {
+            tail -30 "$scratch/log" >&2
+            die "${program##*/} $name failed"
+        }
+        grep -q '^test result: ok. 1 passed' "$scratch/log" || die "${program##*/} $name ran nothing"
+        count=$((count + 1))
+    done
+    echo "$count"
+}
+
+run() {
+    local bin out=$2 speckv profile=models/tiny-qwen3/profile.speckv
+    bin=$(cd "$1" && pwd)
+    speckv=$bin/speckv
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    local device
+    device=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -1) || die "no device"
+
+    heading "conformance"
+    local operations vectors streams=0 sanitized=none
+    operations=$(suite "$bin/conformance.test")
+    vectors=$(suite "$bin/vectors.test")
+    [[ $operations -gt 0 && $vectors -gt 0 ]] || die "no test ran"
+
+    heading "tiny-qwen3: each side reads the other's streams"
+    local format cache kind
+    for format in bf16 f16 e4m3 e5m2; do
+        cache=$scratch/$format.safetensors
+        "$speckv" capture --model models/tiny-qwen3 --text cli/assets/demo.txt --format $format -o "$cache" >/dev/null
+        for kind in static chain draft; do
+            for side in cpu cuda; do
+                "$speckv" compress "$cache" --profile $profile --predictor $kind --backend $side -o "$scratch/$side.skv" >/dev/null
+            done
+            cmp "$scratch/cpu.skv" "$scratch/cuda.skv" || die "$format $kind: CPU and GPU write other bytes"
+            "$speckv" verify "$scratch/cuda.skv" --profile $profile --backends cpu,cuda --cache "$cache" >/dev/null
+            streams=$((streams + 1))
+        done
+    done
+
+    if command -v compute-sanitizer >/dev/null; then
+        sanitized=
+        local tool name
+        for tool in memcheck racecheck; do
+            for name in quantise gemm attention encode_and_decode decode_damaged; do
+                heading "compute-sanitizer --tool $tool, $name"
+                compute-sanitizer --error-exitcode 9 --tool $tool "$bin/conformance.test" --ignored --exact $name >"$scratch/log" 2>&1 ||
+                    { grep -E '=====' "$scratch/log" | head -30 >&2 && die "$tool $name"; }
+                sanitized+="$tool:$name "
+            done
+        done
+    fi
+
+    {
+        echo "date: $(date -u +%F)"
+        echo "device, driver: $device"
+        echo "tests of operations and streams: $operations"
+        echo "tests of golden streams: $vectors"
+        echo "caches of tiny-qwen3 written by both sides, read by both: $streams"
+        echo "compute-sanitizer: $sanitized"
+        for file in predictor/vectors/MANIFEST.json codec-core/vectors/MANIFEST.json backend-cuda/ptx/*.ptx; do
+            echo "sha256 $(sha256sum "$file")"
+        done
+    } | tee "$out"
+}
+
+case "${1:-}" in
+pack) [[ $# -eq 2 ]] || die "usage: ci/gpu.sh pack DIR"; pack "$2" ;;
+run) [[ $# -eq 3 ]] || die "usage: ci/gpu.sh run DIR OUT"; run "$2" "$3" ;;
+*) die "usage: ci/gpu.sh pack DIR | run DIR OUT" ;;
+esac
