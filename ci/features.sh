@@ -33,7 +33,8 @@ sets speckv-codec-core
 sets speckv-predictor std conformance shadow
 sets speckv-backend-cpu
 sets speckv-capture models
-sets speckv-cli shadow
+sets speckv-backend-cuda cuda
+sets speckv-cli shadow cuda
 note "$count sets of features"
 # A crate with a new feature must be in the list above.
 declared=$(cargo metadata --locked --no-deps --format-version 1 | python3 -c '
