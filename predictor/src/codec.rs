@@ -326,11 +326,11 @@ fn decompress_runs<B: Backend>(
         let mut decoder = b.decoder(decoders);
         let mut planes = Decode::<B, _> {
             decoder: &mut decoder,
-            sink: |layer, part, head, codes: &B::Codes| {
-                sink(layer, part, head, start, &b.download_codes(codes));
-            },
+            sink: |layer, part, head, codes: &[u16]| sink(layer, part, head, start, codes),
+            waiting: Vec::new(),
         };
         session.run(end - start, &ids, &mut planes, progress)?;
+        planes.flush(b);
         let checksums: Vec<u64> = refs.iter().map(|chunk| chunk.values_checksum).collect();
         b.finish_decoders(decoder, &checksums)?;
         all_ids.extend(ids);

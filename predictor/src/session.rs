@@ -24,6 +24,8 @@ pub trait Planes<B: Backend> {
         mu: &B::Ints,
         token: &B::Ints,
     ) -> Result<B::Codes, Error>;
+    /// Takes a plane's codes when the predictor has learnt them.
+    fn learnt(&mut self, _b: &B, _at: (usize, Part, usize), _codes: B::Codes) {}
 }
 
 /// Encodes planes that `codes` supplies.
@@ -56,20 +58,36 @@ pub struct Decode<'a, 's, B: Backend + 's, F> {
     pub decoder: &'a mut B::Decoder<'s>,
     /// Takes the codes of a plane over the run.
     pub sink: F,
+    /// Planes of the layer that have not been handed over: a device is asked for codes once a layer, since asking waits for its work.
+    pub waiting: Vec<((usize, Part, usize), B::Codes)>,
 }
 
-impl<B: Backend, F: FnMut(usize, Part, usize, &B::Codes)> Planes<B> for Decode<'_, '_, B, F> {
+impl<B: Backend, F: FnMut(usize, Part, usize, &[u16])> Decode<'_, '_, B, F> {
+    /// Hands over what is waiting. To be called after the run.
+    pub fn flush(&mut self, b: &B) {
+        for ((layer, part, head), codes) in self.waiting.drain(..) {
+            (self.sink)(layer, part, head, &b.download_codes(&codes));
+        }
+    }
+}
+
+impl<B: Backend, F: FnMut(usize, Part, usize, &[u16])> Planes<B> for Decode<'_, '_, B, F> {
     fn plane(
         &mut self,
         b: &B,
-        (layer, part, head): (usize, Part, usize),
+        (layer, ..): (usize, Part, usize),
         pricing: &Pricing,
         mu: &B::Ints,
         token: &B::Ints,
     ) -> Result<B::Codes, Error> {
-        let codes = b.decode_plane(pricing, mu, token, self.decoder)?;
-        (self.sink)(layer, part, head, &codes);
-        Ok(codes)
+        if self.waiting.last().is_some_and(|((last, ..), _)| *last != layer) {
+            self.flush(b);
+        }
+        b.decode_plane(pricing, mu, token, self.decoder)
+    }
+
+    fn learnt(&mut self, _b: &B, at: (usize, Part, usize), codes: B::Codes) {
+        self.waiting.push((at, codes));
     }
 }
 
@@ -214,6 +232,7 @@ impl<'a, B: Backend> Session<'a, B> {
                     let seen = b.observe(&pricing, &mu, &token, &codes);
                     energies.push(part, seen.energy);
                     self.predictor.observe(b, layer, part, head, seen.truth);
+                    planes.learnt(b, (layer, part, head), codes);
                 }
             }
             enter(layer, None);
