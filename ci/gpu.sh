@@ -73,10 +73,13 @@ run() {
         sanitized=
         local tool name
         for tool in memcheck racecheck; do
-            for name in quantise gemm attention encode_and_decode decode_damaged; do
+            for name in quantise gemm large attention encode_and_decode decode_damaged; do
                 heading "compute-sanitizer --tool $tool, $name"
-                compute-sanitizer --error-exitcode 9 --tool $tool "$bin/conformance.test" --ignored --exact $name >"$scratch/log" 2>&1 ||
-                    { grep -E '=====' "$scratch/log" | head -30 >&2 && die "$tool $name"; }
+                compute-sanitizer --error-exitcode 9 --tool $tool "$bin/conformance.test" --ignored --exact $name >"$scratch/log" 2>&1 || {
+                    grep -E '=====' "$scratch/log" | head -30 >&2 || true
+                    die "$tool $name"
+                }
+                grep -q '1 passed' "$scratch/log" || die "$tool $name: no test ran"
                 sanitized+="$tool:$name "
             done
         done

@@ -99,3 +99,9 @@ speckv_predictor::conformance_properties!(properties, ());
 fn the_definition_conforms_to_itself() {
     conformance::run(&Portable::new());
 }
+
+/// Sizes of real models, on the path that answers unless told otherwise: the definition takes seconds.
+#[test]
+fn large() {
+    conformance::large(&CpuBackend::from_env().expect("an available path"));
+}

@@ -20,6 +20,7 @@ struct Attention {
     // bytes, 16-byte aligned; unused by attention_general.
     u8 *scratch;
 };
+static_assert(sizeof(Attention) == 176, "as src/kernels.rs");
 
 constexpr u32 BLOCK = 64; // keys that share an exponent
 constexpr i32 FAR = 40;   // octaves below the greatest at which blocks are left out

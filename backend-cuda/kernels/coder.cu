@@ -7,7 +7,7 @@ constexpr i32 ZONE_BINADES = 8;
 constexpr i32 Z_LIMIT = 16384;
 constexpr u32 STATE_LOW = 1u << 16;
 
-// round(2^15 * 2^(i/16)), round(2^15 * 2^(-i/16)); src/tables.rs compares them with codec-core's.
+// round(2^15 * 2^(i/16)), round(2^15 * 2^(-i/16)); a test of the crate compares them with codec-core's.
 __constant__ i32 MANT[16] = {32768, 34219, 35734, 37316, 38968, 40693, 42495, 44376, 46341, 48393, 50535, 52773, 55109, 57549, 60097, 62757};
 __constant__ i32 INV[16] = {32768, 31379, 30048, 28774, 27554, 26386, 25268, 24196, 23170, 22188, 21247, 20347, 19484, 18658, 17867, 17109};
 
@@ -17,6 +17,7 @@ struct Shape {
     u16 guesses[64][2]; // z, fall
     u32 escape;
 };
+static_assert(sizeof(Shape) == 516, "as src/kernels.rs");
 
 struct Format {
     i32 w, mb, bias;
@@ -278,6 +279,7 @@ struct Price {
     const u8 *log2;
     const u64 *rows;  // [chunks][2]: first row and number of rows
 };
+static_assert(sizeof(Price) == 112, "as src/kernels.rs");
 // Grid (enough for the scalars of the longest chunk, chunks).
 KERNEL price(Price k) {
     __shared__ u64 sums[8];
@@ -319,11 +321,13 @@ struct EncodeChunk {
     u32 all_raw;     // out
     u32 overflow;    // out: even raw planes did not fit (cannot happen)
 };
+static_assert(sizeof(EncodeChunk) == 184, "as src/kernels.rs");
 struct PlaneSymbols {
     const Symbol *symbols;
     const u16 *codes;
     const u64 *cost; // [chunks]
 };
+static_assert(sizeof(PlaneSymbols) == 24, "as src/kernels.rs");
 __device__ __forceinline__ void emit(bool out, u32 &x, u16 *words, u64 &at, u32 lane) {
     u32 mask = warp_ballot(out);
     if (mask == 0) return;
@@ -397,6 +401,7 @@ struct DecodeChunk {
     u32 plane;        // where
     u64 found, offset;
 };
+static_assert(sizeof(DecodeChunk) == 192, "as src/kernels.rs");
 
 // The next words of a warp, 64 at a time in registers: a word is asked for only when its lane's state is known, too late to wait for memory.
 struct Words {
@@ -434,6 +439,7 @@ struct Decode {
     const u8 *modes; // of the plane: a byte a chunk, 1 raw
     u32 plane;
 };
+static_assert(sizeof(Decode) == 96, "as src/kernels.rs");
 // Grid (chunks), one warp each.
 KERNEL decode(Decode k) {
     __shared__ Shape shape;
@@ -493,6 +499,8 @@ KERNEL decode(Decode k) {
                     c->plane = k.plane;
                     c->failed = 1;
                 }
+                // What cannot be restored is zeros, not what the memory held.
+                for (u64 j = r * 32 + lane; j < count; j += 32) k.codes[first + j] = 0;
                 return;
             }
         }
@@ -536,6 +544,7 @@ struct Observe {
     i32 unit_e, exponent; // of values
     u32 rows;
 };
+static_assert(sizeof(Observe) == 128, "as src/kernels.rs");
 // Grid covers rows, a warp each.
 KERNEL observe(Observe k) {
     u32 lane = thread_x() & 31, row = (block_x() * threads_x() + thread_x()) >> 5;

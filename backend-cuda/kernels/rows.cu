@@ -1,5 +1,5 @@
 // Rows of fixed-point values: quantisation, norms, rotations and everything else that works on one row or one element at a time
-// (docs/numerics.md, sections 3, 5, 6 and 8). Every kernel says how it is launched; src/rows.rs holds the other end.
+// (docs/numerics.md, sections 3, 5, 6 and 8). Every kernel says how it is launched; src/backend.rs holds the other end.
 #include "common.cuh"
 
 // Largest value of `v` over the block, for every thread. `shared` has 32 entries.
@@ -83,6 +83,7 @@ struct Quantise {
     Scale eps, gain;
     u32 norm;
 };
+static_assert(sizeof(Quantise) == 80, "as src/kernels.rs");
 
 // Grid (rows * groups), a block a group; dynamic shared memory: group * 4 bytes unless scratch is given.
 KERNEL quantise(Quantise p) {
@@ -220,6 +221,7 @@ struct Rope {
     u64 start;
     u32 cols, column, width, dim, inverse;
 };
+static_assert(sizeof(Rope) == 64, "as src/kernels.rs");
 // Grid (rows): columns column..column+width of x, heads of `dim`, rotated.
 KERNEL rope(Rope p) {
     u32 row = block_x(), half = p.dim / 2, heads = p.width / p.dim;
@@ -295,6 +297,7 @@ struct TokenScale {
     i32 *out;     // null if more features follow
     u32 count, rows, first;
 };
+static_assert(sizeof(TokenScale) == 808, "as src/kernels.rs");
 // Grid covers rows.
 KERNEL token_scale(TokenScale p) {
     u32 t = block_x() * threads_x() + thread_x();

@@ -24,6 +24,8 @@ use crate::kernels::{self, FEATURES, Kernel, QUANTISE_SHARED, RawScale};
 
 /// Threads of a block where every element is by itself.
 const THREADS: usize = 256;
+/// Most small tables that are kept.
+const SMALL: usize = 1 << 16;
 /// Inputs from which Hopper's own products pay.
 const HOPPER_INPUTS: usize = 512;
 /// Tiles from which they do.
@@ -37,7 +39,7 @@ pub struct CudaBackend {
     buffers: [Buffer; 5],
     /// `floor(256 * log2(1 + i / 256))`, which symbols' costs are made of.
     pub(crate) cost: Buffer,
-    /// What profiles say of planes, heads and rotations, by content: the same few hundred small tables again and again.
+    /// What profiles say of planes, heads and rotations, by content: the same small tables run after run.
     small: RefCell<HashMap<Vec<u8>, Rc<Buffer>>>,
 }
 
@@ -103,6 +105,10 @@ impl CudaBackend {
         }
         let buffer = Rc::new(Buffer::from(&self.device, values));
         if !self.device.failed() {
+            // Many profiles one after the other must not fill the device; tables in use live on.
+            if self.small.borrow().len() >= SMALL {
+                self.small.borrow_mut().clear();
+            }
             self.small.borrow_mut().insert(bytes.to_vec(), buffer.clone());
         }
         buffer
@@ -201,6 +207,7 @@ impl Backend for CudaBackend {
     }
 
     fn upload(&self, x: data::Ints) -> Ints {
+        assert_eq!(x.data.len(), x.rows * x.cols, "a value a place");
         Ints { rows: x.rows, cols: x.cols, buffer: Buffer::from(&self.device, &x.data) }
     }
 
@@ -321,6 +328,9 @@ impl Backend for CudaBackend {
             add: store.add.into(),
             wide: if a.digits == Digits::One { a.wide as u32 } else { 0 },
         };
+        assert_eq!(a.cols, w.inp, "columns of rows, inputs of weights");
+        assert!(store.column + w.out <= out.cols && a.rows <= out.rows, "a product within its output");
+        assert!(factor.is_none_or(|f| f.count >= a.rows), "a factor a row");
         let (kernel, m, n, blocks) = self.product(a, w);
         // The persistent kernels have one block a multiprocessor.
         let (grid, threads) = match blocks {
@@ -341,6 +351,7 @@ impl Backend for CudaBackend {
         eps: Scale,
         weight: &[(i16, i16)],
     ) {
+        assert!(columns.end <= x.cols, "columns of x");
         let weight: Vec<RawScale> = weight.iter().map(|(m, e)| RawScale { m: *m, e: *e }).collect();
         let table = self.small(&weight);
         let (cols, column, dim) = (x.cols as u32, columns.start as u32, weight.len() as u32);
@@ -352,6 +363,10 @@ impl Backend for CudaBackend {
     }
 
     fn rope(&self, x: &Ints, columns: Range<usize>, rotary: &Rotary) -> Ints {
+        assert!(
+            columns.end <= x.cols && rotary.steps.len() == rotary.head_dim / 2,
+            "columns of x, a step a pair"
+        );
         let out = self.ints(x.rows, columns.len());
         let steps = self.small(rotary.steps);
         let p = kernels::Rope {
@@ -373,6 +388,7 @@ impl Backend for CudaBackend {
     }
 
     fn columns(&self, x: &Ints, columns: Range<usize>) -> Ints {
+        assert!(columns.end <= x.cols, "columns of x");
         let out = self.ints(x.rows, columns.len());
         let (cols, column, width) = (x.cols as u32, columns.start as u32, columns.len() as u32);
         let count = (x.rows * columns.len()) as u64;
@@ -383,6 +399,7 @@ impl Backend for CudaBackend {
     }
 
     fn add(&self, x: &mut Ints, column: usize, y: &Ints) {
+        assert!(column + y.cols <= x.cols && y.rows <= x.rows, "a sum within x");
         let (cols, column, width) = (x.cols as u32, column as u32, y.cols as u32);
         let count = (y.rows * y.cols) as u64;
         let p = params!(x.buffer.at, cols, column, width, y.buffer.at, count);
@@ -401,6 +418,10 @@ impl Backend for CudaBackend {
     }
 
     fn append(&self, rows: &mut Rows, more: Rows) {
+        assert_eq!(
+            (rows.cols, rows.group, rows.digits, rows.wide),
+            (more.cols, more.group, more.digits, more.wide)
+        );
         let (old, new) = (rows.rows, rows.rows + more.rows);
         let (ld, hi_ld, groups) = (rows.ld(), rows.hi_ld(), rows.groups());
         if new > rows.capacity {
@@ -424,6 +445,12 @@ impl Backend for CudaBackend {
     }
 
     fn attention(&self, query: &Rows, keys: &Rows, values: &Rows, start: usize, how: &Attention) -> Ints {
+        assert!(
+            start + query.rows <= keys.rows && keys.rows == values.rows,
+            "keys and values up to each query"
+        );
+        assert_eq!(query.cols, how.heads * how.head_dim, "columns of queries");
+        assert_eq!([keys.cols, values.cols], [how.kv_heads * how.head_dim; 2], "columns of keys and values");
         let out = self.ints(query.rows, query.cols);
         let one = [query, keys, values].iter().all(|r| r.digits == Digits::One);
         let fast = match how.head_dim {
@@ -482,6 +509,7 @@ impl Backend for CudaBackend {
     }
 
     fn power(&self, x: &Ints, columns: Range<usize>, exponent: i32) -> Ints {
+        assert!(columns.end <= x.cols, "columns of x");
         let out = self.ints(x.rows, 1);
         let (cols, column, width) = (x.cols as u32, columns.start as u32, columns.len() as u32);
         let log2 = self.tables().log2;
@@ -492,6 +520,7 @@ impl Backend for CudaBackend {
     }
 
     fn token_scale(&self, rows: usize, features: &[(&Ints, i32)], bias: i64) -> Ints {
+        assert!(features.iter().all(|(f, _)| f.rows >= rows), "a feature a row");
         let out = self.ints(rows, 1);
         let partial = (features.len() > FEATURES).then(|| self.buffer(rows * 8));
         // No features are one empty launch.
@@ -559,6 +588,7 @@ impl Backend for CudaBackend {
     }
 
     fn observe(&self, pricing: &Pricing, mu: &Ints, token: &Ints, codes: &Codes) -> Observed<Ints> {
+        assert!(codes.count == mu.rows * mu.cols && token.rows == mu.rows, "a code a mean, a scale a row");
         let truth = Truth { value: self.ints(mu.rows, mu.cols), innovation: self.ints(mu.rows, mu.cols) };
         let energy = self.ints(mu.rows, 1);
         let (_keep, p) = coding::pricing(self, pricing, mu, token);
@@ -582,7 +612,7 @@ impl Backend for CudaBackend {
 
     fn values(&self, codes: &Codes, cols: usize, format: ElementFormat, unit: Unit, exponent: i32) -> Ints {
         let out = self.ints(codes.count / cols, cols);
-        let (f, count) = (coding::format(format), codes.count as u64);
+        let (f, count) = (coding::format(format), (out.rows * cols) as u64);
         let p = params!(codes.buffer.at, f, unit.m, unit.e, exponent, out.buffer.at, count);
         // SAFETY: the kernel's parameters; a value a code.
         unsafe { self.over(&kernels::VALUES, codes.count, p) };

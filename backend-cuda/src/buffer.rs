@@ -63,22 +63,17 @@ impl Buffer {
         values
     }
 
-    /// One value.
+    /// As many values as there are in `before`, which they replace; `before` itself after a failure.
     ///
     /// # Safety
-    /// A `T` without padding was written at this offset, and any bytes are a `T`.
-    pub(crate) unsafe fn read_struct<T: Copy>(&self, index: usize, mut value: T) -> T {
-        let size = size_of::<T>();
-        assert!((index + 1) * size <= self.bytes);
+    /// Values without padding were written at the start, and any bytes are a `T`.
+    pub(crate) unsafe fn read_structs<T: Copy>(&self, before: &[T]) -> Vec<T> {
+        let mut values = before.to_vec();
+        let bytes = size_of_val(before);
+        assert!(bytes <= self.bytes, "{} values from a buffer of {} bytes", before.len(), self.bytes);
         // SAFETY: both have so many bytes; the caller's promise.
-        unsafe {
-            self.device.to_host(
-                (&mut value as *mut T).cast::<c_void>(),
-                self.at + (index * size) as u64,
-                size,
-            )
-        };
-        value
+        unsafe { self.device.to_host(values.as_mut_ptr().cast::<c_void>(), self.at, bytes) };
+        values
     }
 
     /// Copies `bytes` bytes of `from` to an offset.

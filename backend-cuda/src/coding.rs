@@ -151,6 +151,9 @@ impl Encoder {
         token: &Ints,
         codes: &Codes,
     ) -> Result<(), Error> {
+        b.device.status()?;
+        assert!(codes.count == mu.rows * mu.cols && token.rows == mu.rows, "a code a mean, a scale a row");
+        assert!(self.chunks.iter().all(|(rows, _)| rows.end <= mu.rows), "chunks within the plane");
         for (rows, encoder) in &self.chunks {
             let scalars = rows.len() * mu.cols;
             let first = self.planes.first().map_or(scalars, |plane| rows.len() * plane.cols);
@@ -283,10 +286,8 @@ impl Encoder {
         ];
         // SAFETY: the kernel's parameters; chunks lie within the planes, words have the room they say.
         unsafe { b.device.launch(&kernels::ENCODE, (self.chunks.len(), 1, 1), LANES as u32, 0, params) };
-        for (i, d) in descriptions.iter_mut().enumerate() {
-            // SAFETY: descriptions were written there, without padding.
-            *d = unsafe { chunks.read_struct(i, *d) };
-        }
+        // SAFETY: descriptions were written there, without padding, and any bytes are one.
+        let descriptions: Vec<EncodeChunk> = unsafe { chunks.read_structs(&descriptions) };
         let all: Vec<u16> = words.read(2 * bounds.iter().sum::<u64>() as usize);
         let codes: Vec<Vec<u16>> = self.planes.iter().map(|p| p.codes.buffer.read(p.codes.count)).collect();
         b.device.status()?;
@@ -364,9 +365,8 @@ impl<'s> Decoder<'s> {
             found: 0,
             offset: 0,
         };
-        // SAFETY: descriptions were written there, without padding.
-        let all: Vec<_> =
-            (0..self.chunks.len()).map(|i| unsafe { self.state.read_struct(i, blank) }).collect();
+        // SAFETY: descriptions were written there, without padding, and any bytes are one.
+        let all = unsafe { self.state.read_structs(&vec![blank; self.chunks.len()]) };
         b.device.status()?;
         let failed = all.iter().zip(&self.chunks).filter(|(c, _)| c.failed != 0).min_by_key(|(c, _)| c.plane);
         let Some((c, (_, decoder))) = failed else { return Ok(all) };
@@ -384,6 +384,9 @@ impl<'s> Decoder<'s> {
         mu: &Ints,
         token: &Ints,
     ) -> Result<Codes, Error> {
+        b.device.status()?;
+        assert!(token.rows == mu.rows, "a scale a row");
+        assert!(self.chunks.iter().all(|(rows, _)| rows.end <= mu.rows), "chunks within the plane");
         for (rows, decoder) in &self.chunks {
             let checked =
                 check_format(decoder.format(), p.format).and_then(|()| check_model(p, mu, rows.len()));

@@ -32,7 +32,7 @@ pub(crate) struct Device {
     /// Compute capability 9.0: kernels for that architecture alone are there.
     pub(crate) hopper: bool,
     failure: RefCell<Option<CudaError>>,
-    _context: Context,
+    context: Context,
 }
 
 /// What a code of CUDA's means for `operation`.
@@ -40,8 +40,6 @@ pub(crate) fn check(operation: &'static str, code: sys::cudaError_enum) -> Resul
     let code = code as u32;
     match code {
         0 => Ok(()),
-        driver::NO_DRIVER => Err(CudaError::NoDriver),
-        100 | 101 => Err(CudaError::NoDevice),
         _ => {
             let mut text = ptr::null();
             // SAFETY: `text` may be written, and what is written is a string that lives as long as the program.
@@ -84,14 +82,20 @@ impl Device {
         if !driver::present() {
             return Err(CudaError::NoDriver);
         }
-        cust("starting the driver", cust::init(cust::CudaFlags::empty()))?;
+        match cust("starting the driver", cust::init(cust::CudaFlags::empty())) {
+            Err(CudaError::Call { code: 100, .. }) => return Err(CudaError::NoDevice),
+            started => started?,
+        }
         let mut version = 0;
         // SAFETY: `version` may be written.
         check("reading the driver's version", unsafe { sys::cuDriverGetVersion(&mut version) })?;
         if version < DRIVER {
             return Err(CudaError::OldDriver(version));
         }
-        let count = cust("counting devices", cust::device::Device::num_devices())?;
+        let count = match cust("counting devices", cust::device::Device::num_devices()) {
+            Err(CudaError::Call { code: 100, .. }) => 0,
+            count => count?,
+        };
         if ordinal >= count {
             return Err(CudaError::NoDevice);
         }
@@ -112,20 +116,22 @@ impl Device {
         let shared = shared as u32;
         let name = cust("reading the device's name", device.name())?;
         let context = cust("opening a context", Context::new(device))?;
-        let stream = cust("opening a stream", Stream::new(StreamFlags::NON_BLOCKING, None))?;
+        // `cust` makes every stream non-blocking or none: this one also waits for the process's legacy default stream.
+        let stream = cust("opening a stream", Stream::new(StreamFlags::DEFAULT, None))?;
         let mut pool = ptr::null_mut();
         // SAFETY: the device exists and `pool` may be written.
         check("finding the memory pool", unsafe {
             sys::cuDeviceGetDefaultMemPool(&mut pool, device.as_raw())
         })?;
-        // Freed memory stays with the process: it is asked for again a moment later.
+        // Freed memory stays with the process (this is the device's default pool, which all of it shares): it is asked for again a moment later.
         let mut keep = u64::MAX;
         let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
         // SAFETY: the attribute is a u64.
         check("setting up the memory pool", unsafe {
             sys::cuMemPoolSetAttribute(pool, threshold, (&mut keep as *mut u64).cast())
         })?;
-        let hopper = (major, minor) == (9, 0);
+        // Their PTX is that of CUDA 12.
+        let hopper = (major, minor) == (9, 0) && version >= 12000;
         let (mut functions, mut modules) = (HashMap::new(), Vec::new());
         for (ptx, kernels) in MODULES.iter().chain(hopper.then_some(&HOPPER)) {
             let ptx = CString::new(*ptx).expect("PTX is text");
@@ -153,7 +159,7 @@ impl Device {
             shared,
             hopper,
             failure: RefCell::new(None),
-            _context: context,
+            context,
         })
     }
 
@@ -162,7 +168,10 @@ impl Device {
         bytes + STATIC <= self.shared
     }
 
+    /// The stream, its context made current: another device's backend, or a library beside this one, may have made another current.
     fn raw(&self) -> sys::CUstream {
+        // SAFETY: the context lives as long as self. If this fails, what follows does, and is noted.
+        unsafe { sys::cuCtxSetCurrent(self.context.as_raw()) };
         self.stream.as_inner()
     }
 
@@ -178,14 +187,9 @@ impl Device {
         self.failure.borrow().is_some()
     }
 
-    /// The first failure since the last call. One that ends the context is told every time.
+    /// The first failure. It stays: what was made after it means nothing, and there is no telling what of it is still held.
     pub(crate) fn status(&self) -> Result<(), CudaError> {
-        let mut failure = self.failure.borrow_mut();
-        match &*failure {
-            None => Ok(()),
-            Some(error) if error.out_of_memory() => Err(failure.take().expect("there is one")),
-            Some(error) => Err(error.clone()),
-        }
+        self.failure.borrow().clone().map_or(Ok(()), Err)
     }
 
     /// Waits for all work.
@@ -292,5 +296,12 @@ impl Device {
             )
         };
         self.note(kernel.name, code);
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // SAFETY: the stream lives. Modules must not go before the work that runs their kernels; what failed was told or is of no interest any more.
+        unsafe { sys::cuStreamSynchronize(self.raw()) };
     }
 }

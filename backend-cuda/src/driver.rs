@@ -39,8 +39,11 @@ fn address(slot: &OnceLock<usize>, name: &str) -> usize {
 /// Codes that `cust_raw`'s enumeration, of CUDA 11.4, does not have would be invalid values of it.
 fn known(code: c_uint) -> c_uint {
     match code {
-        36 | 46 | 225 | 226 | 402 | 721 | 810..=812 | 912..=916 => UNKNOWN,
-        code => code,
+        0..=8 | 34 | 100..=102 | 200..=202 | 205..=224 | 300..=304 | 400 | 401 | 500 | 600 | 700..=705 => {
+            code
+        }
+        708..=720 | 800..=809 | 900..=911 => code,
+        _ => UNKNOWN,
     }
 }
 

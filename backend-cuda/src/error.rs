@@ -26,7 +26,7 @@ pub enum CudaError {
 }
 
 impl CudaError {
-    /// Whether the device's memory was exhausted: freeing some and trying again may help. Other failures end the device's context.
+    /// Whether the device's memory was exhausted: another backend may be opened when there is some. Most other failures end the device's context.
     pub fn out_of_memory(&self) -> bool {
         matches!(self, CudaError::Call { code: 2, .. })
     }

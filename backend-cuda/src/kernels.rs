@@ -165,7 +165,6 @@ pub(crate) struct Gemm {
     pub(crate) add: u32,
     pub(crate) wide: u32,
 }
-const _: () = assert!(size_of::<Gemm>() == 104);
 
 #[repr(C)]
 pub(crate) struct Attention {
@@ -285,4 +284,32 @@ pub(crate) struct Observe {
     pub(crate) unit_e: i32,
     pub(crate) exponent: i32,
     pub(crate) rows: u32,
+}
+
+// As the kernels' own sources assert.
+const _: () = {
+    assert!(size_of::<Quantise>() == 80 && size_of::<Rope>() == 64 && size_of::<TokenScale>() == 808);
+    assert!(size_of::<Gemm>() == 104 && size_of::<Attention>() == 176);
+    assert!(size_of::<Price>() == 112 && size_of::<EncodeChunk>() == 184 && size_of::<PlaneSymbols>() == 24);
+    assert!(size_of::<DecodeChunk>() == 192 && size_of::<Decode>() == 96 && size_of::<Observe>() == 128);
+};
+
+#[cfg(test)]
+mod tests {
+    use speckv_predictor::core::limits::{INV, MANT};
+
+    /// The numbers of an array in a kernel's source.
+    fn array(name: &str) -> Vec<i64> {
+        let source = include_str!("../kernels/coder.cu");
+        let at = source.find(&format!("i32 {name}[16] = {{")).expect("the array");
+        let (_, rest) = source[at..].split_once("= {").expect("its start");
+        let (numbers, _) = rest.split_once('}').expect("its end");
+        numbers.split(',').map(|n| n.trim().parse().expect("a number")).collect()
+    }
+
+    #[test]
+    fn the_kernels_mantissas_are_those_of_the_format() {
+        assert_eq!(array("MANT"), MANT.map(i64::from));
+        assert_eq!(array("INV"), INV.map(i64::from));
+    }
 }

@@ -17,6 +17,13 @@ macro_rules! on_device {
 }
 speckv_predictor::conformance_properties!(on_device, ());
 
+/// The products and rows that only large shapes reach.
+#[test]
+#[ignore = "needs a CUDA device"]
+fn large() {
+    suite::large(&CudaBackend::open(0).expect("a CUDA device"));
+}
+
 #[test]
 #[ignore = "needs a CUDA device"]
 fn streams() {

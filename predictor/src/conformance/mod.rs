@@ -27,7 +27,7 @@ pub use crate::random::Random;
 pub use attention::attention;
 pub use coding::{decode_damaged, encode_and_decode, observe, reject, values};
 pub use inputs::Pattern;
-pub use product::{gemm, load_all_sizes};
+pub use product::{gemm, large, load_all_sizes};
 pub use rows::{add, append, columns, head_norm, power, quantise, rms, rope, silu, token_scale, transfer};
 pub use streams::streams;
 

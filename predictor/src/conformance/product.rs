@@ -158,3 +158,24 @@ pub fn load_all_sizes<B: Backend>(b: &B) {
         product.check(b, 1, "extreme levels");
     }
 }
+
+/// `gemm` and `quantise` at the sizes of real models, where backends have loops of their own: not among the properties, since the definition takes seconds.
+pub fn large<B: Backend>(b: &B) {
+    let mut seed = 9000;
+    let full = (Pattern::Full, Pattern::Full);
+    for a in BOTH {
+        for w in BOTH {
+            for size in [(1100, 520, 1030), (130, 640, 8300), (1700, 200, 1700), (300, 1024, 2050)] {
+                seed += 1;
+                product(&mut Random::new(seed), size, (a, w), full).check(b, seed, "large");
+            }
+        }
+        // Rows that fit nobody's fast memory.
+        for (cols, hadamard) in [(14336, 11), (28672, 12), (65536, 0), (24576, 13)] {
+            seed += 1;
+            let mut product = product(&mut Random::new(seed), (3, cols, 40), (a, Digits::One), full);
+            (product.how.hadamard, product.how.wide) = (hadamard, 0);
+            product.check(b, seed, &format!("rows of {cols}, blocks of 2^{hadamard}"));
+        }
+    }
+}
