@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Lines of codec-core that the fuzz corpus and the golden streams reach. Needs LLVM's tools of the compiler's own version
+# Lines of codec-core that the fuzz corpus alone reaches. What it leaves out is what no bytes lead to: errors of callers (unit
+# tests have them), what the compiler computes, names and getters. Needs LLVM's tools of the compiler's own version
 # (Debian: llvm-22, or rustup component add llvm-tools). No part of .ci/run.
 #
-#   ci/coverage.sh [PERCENT]      fails below so many per cent of lines; default 95
+#   ci/coverage.sh [PERCENT]      fails below so many per cent of lines; default 90
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=ci/lib.sh
 source ci/lib.sh
 
-wanted=${1:-95}
+wanted=${1:-90}
 major=$(rustc -vV | sed -nE 's/^LLVM version: ([0-9]+).*/\1/p')
 tools=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
 tool() { # tool NAME: where it is
@@ -19,26 +20,45 @@ profdata=$(tool llvm-profdata) cov=$(tool llvm-cov)
 heading "coverage: build"
 out=${CARGO_TARGET_DIR:-$PWD/target}/coverage
 # As cargo-fuzz builds, but counting regions instead of guiding a fuzzer: the corpus is only replayed.
-RUSTFLAGS="-Cinstrument-coverage --cfg fuzzing" \
+# Build scripts count too, but nobody asks them.
+LLVM_PROFILE_FILE=/dev/null RUSTFLAGS="-Cinstrument-coverage --cfg fuzzing" \
     cargo build --locked --release --manifest-path fuzz/Cargo.toml --target-dir "$out" --bins
 targets=$(sed -nE 's/^name = "(.*)"/\1/p' fuzz/Cargo.toml | grep -vx -e speckv-fuzz -e load_gguf)
 
 heading "coverage: replay"
 raw=$(mktemp -d)
 trap 'rm -rf "$raw"' EXIT
-objects=()
 for target in $targets; do
     LLVM_PROFILE_FILE=$raw/$target.profraw "$out/release/$target" "fuzz/corpus/$target" -runs=0 >"$raw/log" 2>&1 ||
         { cat "$raw/log" && die "$target fails on its corpus"; }
-    objects+=(--object "$out/release/$target")
+    "$profdata" merge -sparse "$raw/$target.profraw" -o "$raw/$target.profdata"
+    # One program at a time: where two have compiled a function differently, the tool drops its counts.
+    "$cov" export --format=lcov "$out/release/$target" --instr-profile "$raw/$target.profdata" --sources codec-core/src \
+        >"$raw/$target.lcov" 2>/dev/null
 done
-"$profdata" merge -sparse "$raw"/*.profraw -o "$raw/all.profdata"
 
 heading "coverage: codec-core, by the corpus alone"
-report() { "$cov" "$1" "${objects[@]:1}" --instr-profile "$raw/all.profdata" "${@:2}" --sources codec-core/src; }
-report report --show-region-summary=false --show-branch-summary=false
-heading "coverage: lines that no input reaches"
-report show --show-line-counts-or-regions=false 2>/dev/null | grep -E '^ +[0-9]+\| +0\||^/.*:$' | grep -B1 -E '\| +0\|' | grep -v '^--' || true
-reached=$(report report --show-region-summary=false --show-branch-summary=false | awk '$1 == "TOTAL" { gsub("%", ""); print $NF }')
-awk "BEGIN { exit !($reached >= $wanted) }" || die "$reached % of lines, $wanted % wanted"
-note "coverage: $reached % of the lines of codec-core"
+python3 - "$wanted" "$raw"/*.lcov <<'END'
+"""Unites the counts of lines of all targets, and says what none of them reached."""
+import sys
+from collections import defaultdict
+
+lines = defaultdict(dict)
+for path in sys.argv[2:]:
+    for row in open(path):
+        key, _, rest = row.strip().partition(":")
+        if key == "SF":
+            file = lines[rest[rest.index("codec-core/"):]]
+        elif key == "DA":
+            line, count = map(int, rest.split(",")[:2])
+            file[line] = file.get(line, 0) + count
+all_lines = hit = 0
+for name, counts in sorted(lines.items()):
+    reached = sum(c > 0 for c in counts.values())
+    all_lines, hit = all_lines + len(counts), hit + reached
+    missed = [line for line in sorted(counts) if not counts[line]]
+    print(f"{name:34} {reached:4} of {len(counts):4}   missed: {' '.join(map(str, missed)) or 'none'}")
+share = 100 * hit / max(all_lines, 1)
+print(f"codec-core: {hit} of {all_lines} lines, {share:.2f} %")
+sys.exit(share < float(sys.argv[1]) or not all_lines)
+END

@@ -1,6 +1,6 @@
 //! What can go wrong, told in one line that names the file, what was expected and what was found.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// The result of everything in this crate that can fail.
@@ -40,16 +40,29 @@ pub enum Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = OneLine(f);
         match self {
-            Error::Io { path, source } => write!(f, "{}: {source}", path.display()),
-            Error::Malformed { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Error::Io { path, source } => write!(out, "{}: {source}", path.display()),
+            Error::Malformed { path, reason } => write!(out, "{}: {reason}", path.display()),
             Error::Unsupported { found, supported } => {
-                write!(f, "unsupported model: found {found}; supported: {supported}")
+                write!(out, "unsupported model: found {found}; supported: {supported}")
             }
-            Error::Argument(reason) => f.write_str(reason),
+            Error::Argument(reason) => out.write_str(reason),
             #[cfg(feature = "models")]
-            Error::Compute(source) => write!(f, "tensor computation failed: {source}"),
+            Error::Compute(source) => write!(out, "tensor computation failed: {source}"),
         }
+    }
+}
+
+/// Words of a file may hold line ends, or what a terminal would obey: they are told, not repeated.
+struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if c.is_control() { write!(self.0, "{}", c.escape_default())? } else { self.0.write_char(c)? }
+        }
+        Ok(())
     }
 }
 
@@ -86,5 +99,16 @@ impl Error {
     /// A model with `found` where only `supported` is handled.
     pub(crate) fn unsupported(found: impl Into<String>, supported: impl Into<String>) -> Self {
         Error::Unsupported { found: found.into(), supported: supported.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_whatever_a_file_says() {
+        let error = Error::Unsupported { found: "\"x\ny\u{1b}[2J\"".into(), supported: "others".into() };
+        assert_eq!(error.to_string(), "unsupported model: found \"x\\ny\\u{1b}[2J\"; supported: others");
     }
 }
