@@ -20,6 +20,7 @@ pub(crate) mod model;
 pub(crate) mod observe;
 pub(crate) mod pair;
 mod scales;
+mod single;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -78,6 +79,27 @@ pub(crate) fn decode(
     model.decode(lanes, out)
 }
 
+/// `$call` with `$format` bound to a plane's format, of 8-bit ones without zones if it has none.
+macro_rules! with_format {
+    ($plane:expr, |$format:ident| $call:expr) => {{
+        macro_rules! with {
+            ($of:ty) => {{
+                type $format = $of;
+                $call
+            }};
+        }
+        let zones = model::has_zones($plane);
+        match $plane.format {
+            ElementFormat::Bf16 => with!(units::Bf16),
+            ElementFormat::F16 => with!(units::F16),
+            ElementFormat::E4m3 if zones => with!(units::E4m3),
+            ElementFormat::E4m3 => with!(units::Flat<units::E4m3>),
+            ElementFormat::E5m2 if zones => with!(units::E5m2),
+            ElementFormat::E5m2 => with!(units::Flat<units::E5m2>),
+        }
+    }};
+}
+
 #[inline(always)]
 pub(crate) fn symbols_any<V: Int>(
     proof: V::Proof,
@@ -85,15 +107,7 @@ pub(crate) fn symbols_any<V: Int>(
     codes: &[u16],
     out: &mut [Symbol],
 ) -> bool {
-    let zones = model::has_zones(plane);
-    match plane.format {
-        ElementFormat::Bf16 => encode::price::<V, units::Bf16>(proof, plane, codes, out),
-        ElementFormat::F16 => encode::price::<V, units::F16>(proof, plane, codes, out),
-        ElementFormat::E4m3 if zones => encode::price::<V, units::E4m3>(proof, plane, codes, out),
-        ElementFormat::E4m3 => encode::price::<V, units::Flat<units::E4m3>>(proof, plane, codes, out),
-        ElementFormat::E5m2 if zones => encode::price::<V, units::E5m2>(proof, plane, codes, out),
-        ElementFormat::E5m2 => encode::price::<V, units::Flat<units::E5m2>>(proof, plane, codes, out),
-    }
+    with_format!(plane, |F| encode::price::<V, F>(proof, plane, codes, out))
 }
 
 #[inline(always)]
@@ -103,15 +117,7 @@ pub(crate) fn decode_any<V: Int>(
     lanes: &mut Lanes<'_>,
     out: &mut [u16],
 ) -> bool {
-    let zones = model::has_zones(plane);
-    match plane.format {
-        ElementFormat::Bf16 => decode::plane::<V, units::Bf16>(proof, plane, lanes, out),
-        ElementFormat::F16 => decode::plane::<V, units::F16>(proof, plane, lanes, out),
-        ElementFormat::E4m3 if zones => decode::plane::<V, units::E4m3>(proof, plane, lanes, out),
-        ElementFormat::E4m3 => decode::plane::<V, units::Flat<units::E4m3>>(proof, plane, lanes, out),
-        ElementFormat::E5m2 if zones => decode::plane::<V, units::E5m2>(proof, plane, lanes, out),
-        ElementFormat::E5m2 => decode::plane::<V, units::Flat<units::E5m2>>(proof, plane, lanes, out),
-    }
+    with_format!(plane, |F| decode::plane::<V, F>(proof, plane, lanes, out))
 }
 
 #[inline(always)]
@@ -126,11 +132,11 @@ pub(crate) fn observe_any<V: Int>(proof: V::Proof, plane: &observe::Plane<'_>, r
 
 impl Coder for crate::scalar::Scalar {
     fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> bool {
-        symbols_any::<One>((), model, codes, out)
+        with_format!(model, |F| single::price::<F>(model, codes, out))
     }
 
     fn decode(self, model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, out: &mut [u16]) -> bool {
-        decode_any::<One>((), model, lanes, out)
+        with_format!(model, |F| single::decode::<F>(model, lanes, out))
     }
 
     fn push(self, encoder: &mut LaneEncoder, symbols: &[Symbol]) {
