@@ -32,8 +32,8 @@ use int::{Int, One};
 
 /// A coder made of one kind of vector.
 pub(crate) trait Coder: Copy + Send + Sync {
-    /// [`PlaneModel::price`] of a checked plane; as many symbols as codes. `false` if it cannot.
-    fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> bool;
+    /// [`PlaneModel::price`] of a checked plane; as many symbols as codes. `None` if it cannot.
+    fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> Option<u64>;
     /// [`PlaneModel::decode`] of a checked plane; `false` for any error.
     fn decode(self, model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, out: &mut [u16]) -> bool;
     /// [`LaneEncoder::push_symbols`].
@@ -51,8 +51,7 @@ pub(crate) trait Coder: Copy + Send + Sync {
 pub(crate) fn price(coder: impl Coder, model: &PlaneModel<'_>, codes: &[u16]) -> Result<(Vec<Symbol>, u64)> {
     model.check_with(codes)?;
     let mut symbols = vec![Symbol::default(); codes.len()];
-    if coder.symbols(model, codes, &mut symbols) {
-        let cost = symbols.iter().map(|s| u64::from(s.cost())).sum();
+    if let Some(cost) = coder.symbols(model, codes, &mut symbols) {
         return Ok((symbols, cost));
     }
     symbols.clear();
@@ -106,7 +105,7 @@ pub(crate) fn symbols_any<V: Int>(
     plane: &PlaneModel<'_>,
     codes: &[u16],
     out: &mut [Symbol],
-) -> bool {
+) -> Option<u64> {
     with_format!(plane, |F| encode::price::<V, F>(proof, plane, codes, out))
 }
 
@@ -131,7 +130,7 @@ pub(crate) fn observe_any<V: Int>(proof: V::Proof, plane: &observe::Plane<'_>, r
 }
 
 impl Coder for crate::scalar::Scalar {
-    fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> bool {
+    fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> Option<u64> {
         with_format!(model, |F| single::price::<F>(model, codes, out))
     }
 

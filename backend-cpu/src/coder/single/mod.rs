@@ -93,6 +93,13 @@ impl<'a> Window<'a> {
     }
 }
 
+/// `ElementFormat::code` without a branch: nobody could foretell signs.
+#[inline(always)]
+fn code_of<F: Format>(rank: i32) -> u16 {
+    let sign = rank >> 31;
+    ((rank ^ sign) | (sign & F::MAGNITUDES)) as u16
+}
+
 /// Scale index of a channel's and a token's.
 #[inline(always)]
 fn index(channel: i16, token: i16) -> i32 {
@@ -100,9 +107,9 @@ fn index(channel: i16, token: i16) -> i32 {
 }
 
 /// [`encode::price`](super::encode::price).
-pub(super) fn price<F: Format>(model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> bool {
-    let Some(largest) = model::largest(model) else { return false };
-    let tables = Tables::new::<F>(model, largest);
+pub(super) fn price<F: Format>(model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> Option<u64> {
+    let tables = Tables::new::<F>(model, model::largest(model)?);
+    let mut cost = 0;
     let mut scales = Scales::new(model);
     for ((codes, means), out) in codes.chunks(LANES).zip(model.mu.chunks(LANES)).zip(out.chunks_mut(LANES)) {
         let (channels, token) = scales.row();
@@ -112,9 +119,10 @@ pub(super) fn price<F: Format>(model: &PlaneModel<'_>, codes: &[u16], out: &mut 
                 Some(symbol) => symbol,
                 None => rare_symbol(model, *mu, q, *code),
             };
+            cost += u64::from(out.cost());
         }
     }
-    true
+    Some(cost)
 }
 
 #[cold]
@@ -168,7 +176,7 @@ pub(super) fn decode<F: Format>(model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, o
             };
             any_raw |= pending.raw_bits;
             // What it is if no raw bits follow.
-            *code = F::FORMAT.code(pending.origin + pending.flip);
+            *code = code_of::<F>(pending.origin + pending.flip);
             *state = refill(freq as u32 * (*state >> 16) + (slot - start) as u32, &mut at);
         }
         if any_raw == 0 {
@@ -180,7 +188,7 @@ pub(super) fn decode<F: Format>(model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, o
             *state = refill(*state >> pending.raw_bits, &mut at);
             good &= raw < pending.raw_end;
             let rank = pending.origin + (raw ^ pending.flip);
-            *code = if pending.raw_end == 1 << 16 { raw as u16 } else { F::FORMAT.code(rank) };
+            *code = if pending.raw_end == 1 << 16 { raw as u16 } else { code_of::<F>(rank) };
         }
     }
     (lanes.states, lanes.at) = (states, at);
