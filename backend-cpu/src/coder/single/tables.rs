@@ -123,7 +123,7 @@ impl Octave {
         let number = significand >> raw_bits;
         let (lead, ranks) = (number << raw_bits, 1 << raw_bits);
         let begins = i32::from(lead == 1 << F::MB) & i32::from(binade.denser);
-        let units = |quarters: i32| ((quarters as u64) << 32 >> (binade.to_edge & 63)) as i64;
+        let units = |quarters: i32| (((quarters as u64) << 32) >> (binade.to_edge & 63)) as i64;
         Some(Cell {
             number: number + binade.add,
             first: lead + binade.base,
@@ -153,7 +153,7 @@ struct Step {
 }
 
 /// Steps of all `|z| <= 16384`, and one beyond on either side.
-const STEPS: usize = (2 * Z_LIMIT as usize >> STEP) + 2;
+const STEPS: usize = ((2 * Z_LIMIT as usize) >> STEP) + 2;
 
 /// What all scalars of a plane share.
 pub(super) struct Tables {
@@ -209,7 +209,7 @@ impl Tables {
     /// most, for `reach` is rounded down and mantissas are to their nearest.
     #[inline(always)]
     pub(super) fn cumulative(&self, scale: &Scale, difference: i64) -> i64 {
-        let z = (((difference << 10) >> scale.octave) * i64::from(scale.inv) >> 15) as i32;
+        let z = ((((difference << 10) >> scale.octave) * i64::from(scale.inv)) >> 15) as i32;
         let at = (z + Z_LIMIT + (1 << STEP)) as u32 >> STEP;
         debug_assert!(at < STEPS as u32, "an edge of the window, {z} from the mean");
         let step = &self.steps[(at as usize).min(STEPS - 1)];
@@ -251,12 +251,12 @@ fn guesses(shape: &Shape) -> [i16; GUESSES] {
     let middle = |i: usize| (((((i << SLOTS) + (1 << (SLOTS - 1))) << 16) / end as usize) as i32) - half;
     let first = (0..GUESSES).position(|i| middle(i) >= 0).unwrap_or(GUESSES);
     let mut inverse = Inverse::new(shape);
-    for i in first..GUESSES {
-        guesses[i] = inverse.z(middle(i)) as i16;
+    for (i, guess) in guesses.iter_mut().enumerate().skip(first) {
+        *guess = inverse.z(middle(i)) as i16;
     }
     let mut inverse = Inverse::new(shape);
-    for i in (0..first).rev() {
-        guesses[i] = -inverse.z(-middle(i)) as i16;
+    for (i, guess) in guesses[..first].iter_mut().enumerate().rev() {
+        *guess = -inverse.z(-middle(i)) as i16;
     }
     guesses
 }
@@ -288,6 +288,6 @@ impl<'a> Inverse<'a> {
             self.turn();
         }
         let within = target - i32::from(self.knots[self.knot]);
-        knot_position(self.knot).min(Z_LIMIT) + (i64::from(within) * self.slope >> 16) as i32
+        knot_position(self.knot).min(Z_LIMIT) + ((i64::from(within) * self.slope) >> 16) as i32
     }
 }
