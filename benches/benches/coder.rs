@@ -69,7 +69,7 @@ fn main() {
     }
     table.finish(&format!(
         "One thread. Ours: one chunk of {PLANES} planes of {TOKENS} x {COLUMNS}, through the backend: pricing, rANS, checksums, allocations. constriction: {FEW} of \
-         the planes by `DefaultAnsCoder`, normals quantised to ranks with 24-bit probabilities. M/s: million scalars a second, fastest samples."
+         the planes by `DefaultAnsCoder`, normals quantised to ranks with 24-bit probabilities. M/s: million scalars a second, fastest calls."
     ));
     criterion.final_summary();
 }

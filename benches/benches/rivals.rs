@@ -78,7 +78,7 @@ fn main() {
         run.cache(&cpu, profile.as_ref(), &name, &cache);
     }
     run.table.finish(&format!(
-        "One thread, {}. MB/s of raw numbers, fastest samples. tiny-qwen3: {TOKENS} tokens of `cli/assets/demo.txt`. speckv: whole streams with header, checksums and token \
+        "One thread, {}. MB/s of raw numbers, fastest calls. tiny-qwen3: {TOKENS} tokens of `cli/assets/demo.txt`. speckv: whole streams with header, checksums and token \
          ids, predictor run included, profile loaded before; the others get the bare numbers, in the better order where one is named.",
         speckv_predictor::Backend::name(&cpu)
     ));

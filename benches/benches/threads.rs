@@ -58,7 +58,7 @@ fn main() {
         group.finish();
     }
     table.finish(&format!(
-        "{}; tiny-qwen3, {TOKENS} tokens of `cli/assets/demo.txt`, profile loaded before. MB/s of raw numbers, fastest samples.",
+        "{}; tiny-qwen3, {TOKENS} tokens of `cli/assets/demo.txt`, profile loaded before. MB/s of raw numbers, fastest calls.",
         speckv_predictor::Backend::name(&cpu)
     ));
     criterion.final_summary();

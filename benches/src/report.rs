@@ -29,7 +29,7 @@ pub fn criterion(milliseconds: u64) -> Criterion {
     c.measurement_time(Duration::from_millis(milliseconds)).configure_from_args()
 }
 
-/// Seconds that `f` takes: the fastest of criterion's samples, the one least disturbed by whatever else runs. `None` if the command line left it out.
+/// Seconds that `f` takes: the fastest of criterion's calls, the one least disturbed by whatever else runs. `None` if the command line left it out.
 pub fn time<T>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
@@ -39,14 +39,15 @@ pub fn time<T>(
     group.sampling_mode(SamplingMode::Flat);
     group.bench_function(name, |b| {
         b.iter_custom(|n| {
-            let since = Instant::now();
+            let mut all = Duration::ZERO;
             for _ in 0..n {
+                let since = Instant::now();
                 black_box(f());
+                let took = since.elapsed();
+                fastest = Some(fastest.map_or(took, |f| f.min(took)));
+                all += took;
             }
-            let took = since.elapsed();
-            let each = took / n as u32;
-            fastest = Some(fastest.map_or(each, |f| f.min(each)));
-            took
+            all
         });
     });
     fastest.map(|f| f.as_secs_f64())

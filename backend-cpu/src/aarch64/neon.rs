@@ -34,7 +34,7 @@ special!(vectorised, { Special, Wide });
 type Ints = Pair<I128>;
 
 impl Coder for HasNeon {
-    fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> bool {
+    fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> Option<u64> {
         coder::symbols_any::<Ints>(self, model, codes, out)
     }
 

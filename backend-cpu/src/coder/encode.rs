@@ -9,42 +9,78 @@ use super::model::Shared;
 use super::scales::Scales;
 use super::units::Format;
 
-/// Symbols of a plane whose sizes and ranges were checked, as many as `out` has room for. `false` if this cannot.
+/// Rows whose costs fit 32 bits, even if one lane were to add them all up: a symbol costs little more than 32 bits, in 1/256 bit.
+const SUMMED: usize = 1 << 13;
+
+/// `floor(256 * log2(1 + i / 256))`, four values an entry, the first one lowest: what `Symbol::cost` takes off whole bits.
+const LOG2: [(u16, u16); 64] = {
+    const fn log2(i: usize) -> u16 {
+        let freq = 256 + i as u16;
+        (8 * 256 - Symbol { start: 0, freq, raw: 0, raw_bits: 0 }.cost()) as u16
+    }
+    let mut table = [(0, 0); 64];
+    let mut i = 0;
+    while i < 256 {
+        table[i / 4] = (log2(i) | log2(i + 1) << 8, log2(i + 2) | log2(i + 3) << 8);
+        i += 4;
+    }
+    table
+};
+
+/// Symbols of a plane whose sizes and ranges were checked, as many as `out` has room for, and their cost. `None` if this cannot.
 #[inline(always)]
 pub(crate) fn price<V: Int, F: Format>(
     proof: V::Proof,
     model: &PlaneModel<'_>,
     codes: &[u16],
     out: &mut [Symbol],
-) -> bool {
-    let Some(shared) = Shared::<V>::new(proof, model) else { return false };
+) -> Option<u64> {
+    let shared = Shared::<V>::new(proof, model)?;
+    let log2 = V::table64(proof, &LOG2);
+    let mut cost = 0;
     let mut scales = Scales::new(model);
     let (rows, rest) = codes.as_chunks::<LANES>();
     let (means, rest_means) = model.mu.as_chunks::<LANES>();
     let (symbols, rest_symbols) = out.as_chunks_mut::<LANES>();
-    for ((codes, mu), out) in rows.iter().zip(means).zip(symbols) {
-        price_row::<V, F>(proof, &shared, scales.row(), mu, codes, out);
+    for ((rows, means), symbols) in
+        rows.chunks(SUMMED).zip(means.chunks(SUMMED)).zip(symbols.chunks_mut(SUMMED))
+    {
+        let mut sums = V::splat(proof, 0);
+        for ((codes, mu), out) in rows.iter().zip(means).zip(symbols) {
+            sums = sums + price_row::<V, F>(proof, &shared, &log2, scales.row(), mu, codes, out);
+        }
+        let mut lanes = [0; LANES];
+        sums.store(&mut lanes);
+        for sum in lanes {
+            cost += u64::from(sum as u32);
+        }
     }
     if !rest.is_empty() {
         let (mut mu, mut row, mut symbols) = ([0; LANES], [0; LANES], [Symbol::default(); LANES]);
         mu[..rest.len()].copy_from_slice(rest_means);
         row[..rest.len()].copy_from_slice(rest);
-        price_row::<V, F>(proof, &shared, scales.row(), &mu, &row, &mut symbols);
+        price_row::<V, F>(proof, &shared, &log2, scales.row(), &mu, &row, &mut symbols);
         rest_symbols.copy_from_slice(&symbols[..rest.len()]);
+        for symbol in rest_symbols {
+            cost += u64::from(symbol.cost());
+        }
     }
-    true
+    Some(cost)
 }
 
+/// One row, and its cost by lane modulo `N`.
 #[inline(always)]
 fn price_row<V: Int, F: Format>(
     proof: V::Proof,
     shared: &Shared<V>,
+    log2: &V::Table64,
     (channels, token): (&[i16; LANES], i16),
     mu: &[i32; LANES],
     codes: &[u16; LANES],
     out: &mut [Symbol; LANES],
-) {
+) -> V {
     let c = |x| shared.c(x);
+    let mut sums = c(0);
     for from in (0..LANES).step_by(V::N) {
         let code = V::load_u16(proof, &codes[from..]);
         let w = shared.window::<F>(V::load(proof, &mu[from..]), shared.scale(&channels[from..], token));
@@ -64,7 +100,14 @@ fn price_row<V: Int, F: Format>(
         let raw = V::select(escape, code, raw);
         let raw_bits = V::select(escape, c(F::WIDTH), cells.raw_bits);
         (start | freq.shl(c(16))).store_symbols(raw | raw_bits.shl(c(16)), &mut out[from..]);
+        // `Symbol::cost`: with its leading one in bit 31 a frequency's next eight bits are the fraction of its octave.
+        let zeros = freq.leading_zeros();
+        let fraction = freq.shl(zeros).shr(c(23)) & c(255);
+        let (low, high) = fraction.shr(c(2)).lookup64(log2);
+        let log2 = (low | high.shl(c(16))).shr((fraction & c(3)).shl(c(3))) & c(255);
+        sums = sums + (zeros + raw_bits - c(15)).shl(c(8)) - log2;
     }
+    sums
 }
 
 /// Encodes one plane's symbols (all valid), which the decoder reads before everything encoded so far.

@@ -16,7 +16,7 @@ pub(crate) fn has_zones(plane: &PlaneModel<'_>) -> bool {
 
 /// The largest magnitude's value in units, cut to the fixed-point range: no larger number has another nearest magnitude. `None` if units
 /// are so coarse that it is no whole number of them, as in no cache.
-fn largest(plane: &PlaneModel<'_>) -> Option<i32> {
+pub(crate) fn largest(plane: &PlaneModel<'_>) -> Option<i32> {
     let (mb, top) = (plane.format.mantissa_bits() as i32, plane.format.magnitudes() - 1);
     let shift = (top >> mb) - plane.format.bias() - mb + plane.exponent;
     let significand = (2i64 << mb) - 1;

@@ -33,9 +33,9 @@ pub(crate) use vectorised;
 macro_rules! coder {
     ($type:ty, $vector:ty, $features:literal) => {
         impl crate::coder::Coder for $type {
-            fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> bool {
+            fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> Option<u64> {
                 #[target_feature(enable = $features)]
-                fn body(p: $type, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> bool {
+                fn body(p: $type, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> Option<u64> {
                     crate::coder::symbols_any::<$vector>(p, model, codes, out)
                 }
                 // SAFETY: `self` proves that the CPU has the features; `body` is safe code.
