@@ -87,10 +87,15 @@ pub(super) fn attend_last(
         let sum = softmax(&scores, scale, &mut weights);
         out.fill(0.0);
         for (w, v) in weights.iter().zip(values.chunks_exact(width)) {
-            out.iter_mut().zip(&v[at..at + dim]).for_each(|(y, v)| *y += w * v.to_f32());
+            out.iter_mut().zip(&v[at..at + dim]).for_each(|(y, v)| *y += w * wide(*v));
         }
         out.iter_mut().for_each(|y| *y = ops::bf16(*y / sum));
     }
+}
+
+/// Without the look at NaN of [`bf16::to_f32`], so that loops over it are vectorised.
+fn wide(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
 }
 
 /// Eight running sums, as in the softmax.
@@ -98,10 +103,10 @@ fn dot(a: &[f32], b: &[bf16]) -> f32 {
     let mut lanes = [0.0f32; 8];
     let (mut a, mut b) = (a.chunks_exact(8), b.chunks_exact(8));
     for (a, b) in (&mut a).zip(&mut b) {
-        lanes.iter_mut().zip(a.iter().zip(b)).for_each(|(lane, (a, b))| *lane += a * b.to_f32());
+        lanes.iter_mut().zip(a.iter().zip(b)).for_each(|(lane, (a, b))| *lane += a * wide(*b));
     }
     let rest = a.remainder().iter().zip(b.remainder());
-    lanes.iter().sum::<f32>() + rest.map(|(a, b)| a * b.to_f32()).sum::<f32>()
+    lanes.iter().sum::<f32>() + rest.map(|(a, b)| a * wide(*b)).sum::<f32>()
 }
 
 /// Writes exp(scale * (score - maximum)), rounded to bf16, and gives the sum of what was not yet rounded.
