@@ -3,7 +3,7 @@
 
     cargo build --release -p speckv-cli
     python3 benches/smollm2.py [--work bench-data] [--speckv target/release/speckv] [--tokens 1024] [--sequences 40]
-                               [--files] [--frontier] [--cross]
+                               [--own-texts N] [--files] [--frontier] [--cross]
 
 Fetches model and texts (benches/texts/fetch.sh, checked by SHA-256) and builds a profile with every precision from the calibration texts if WORK
 holds none. Then any of:
@@ -20,6 +20,7 @@ ap.add_argument("--work", default="bench-data")
 ap.add_argument("--speckv", default="target/release/speckv")
 ap.add_argument("--tokens", type=int, default=1024, help="tokens of each evaluation text")
 ap.add_argument("--sequences", type=int, default=40, help="calibration sequences of 1024 tokens")
+ap.add_argument("--own-texts", type=int, help="sequences besides that the model writes itself (default: as speckv build)")
 for step in ("files", "frontier", "cross"):
     ap.add_argument("--" + step, action="store_true")
 args = ap.parse_args()
@@ -28,7 +29,9 @@ here = pathlib.Path(__file__).resolve().parent
 work = pathlib.Path(args.work)
 work.mkdir(parents=True, exist_ok=True)
 subprocess.run(["bash", str(here / "texts" / "fetch.sh"), str(work)], check=True)
-model, profile = work / "SmolLM2-135M-Instruct.Q4_1.gguf", work / "smollm2.speckv"
+# Profiles of other options have other names.
+own, tag = ([], "") if args.own_texts is None else (["--own-texts", args.own_texts], f"-own{args.own_texts}")
+model, profile = work / "SmolLM2-135M-Instruct.Q4_1.gguf", work / f"smollm2{tag}.speckv"
 
 
 def speckv(*words):
@@ -48,7 +51,7 @@ def build(out, texts, sequences, *options):
         return
     print(f"building {out} from {len(texts)} texts", file=sys.stderr)
     report, seconds, peak = speckv("build", "--model", model, "--text", *texts, "--tokens", 1024, "--sequences", sequences,
-                             "--name", "SmolLM2-135M-Instruct", *options, "-o", out)
+                             "--name", "SmolLM2-135M-Instruct", *own, *options, "-o", out)
     print(json.dumps(report, indent=1), file=sys.stderr)
     print(f"built in {seconds:.0f} s, peak memory {peak} MiB", file=sys.stderr)
 
@@ -71,10 +74,10 @@ if args.frontier:
 if args.cross:
     kinds = ("prose", "code")
     for fitted in kinds:
-        build(work / f"smollm2-{fitted}.speckv", [t for t in calibration if t.name.startswith(fitted)], args.sequences // 2)
+        build(work / f"smollm2-{fitted}{tag}.speckv", [t for t in calibration if t.name.startswith(fitted)], args.sequences // 2)
     for measured in kinds:
         texts = [t for t in evaluation if t.name.startswith(measured)]
-        own, other = (frontier(work / f"smollm2-{fitted}.speckv", texts) for fitted in (measured, kinds[measured == "prose"]))
+        own, other = (frontier(work / f"smollm2-{fitted}{tag}.speckv", texts) for fitted in (measured, kinds[measured == "prose"]))
         for key, rate in own.items():
             print(f"{measured}: {' '.join(key)}: {rate:.3f} fitted to {measured}, {other[key]:.3f} to the other, {other[key] / rate - 1:+.1%}")
 

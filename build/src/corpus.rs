@@ -3,7 +3,8 @@
 use speckv_capture::{Cache, CacheMode, ElementFormat, ModelSource, RunOptions, Target, cache};
 use speckv_codec_core::Part;
 
-use crate::Error;
+use crate::linalg::Rng;
+use crate::{Error, Options, Progress};
 
 /// One sequence as the target saw it.
 #[derive(Clone)]
@@ -66,6 +67,28 @@ pub fn capture(
         progress(i as u64 + 1);
     }
     Ok(out)
+}
+
+/// Texts that the target writes itself, as long as the longest one given. Each begins with any one token, all alike: what a model writes from there
+/// is of every kind that it knows, whatever kind the given texts are of.
+pub fn own_texts(
+    target: &Target,
+    given: &[Vec<u32>],
+    options: &Options,
+    progress: Progress<'_>,
+) -> Result<Vec<Vec<u32>>, Error> {
+    if options.own_texts == 0 {
+        return Ok(Vec::new());
+    }
+    let tokens = given.iter().map(Vec::len).max().unwrap_or(0);
+    let mut rng = Rng(options.seed);
+    let vocab = target.config().vocab as u64;
+    let starts: Vec<Vec<u32>> = (0..options.own_texts).map(|_| vec![(rng.bits() % vocab) as u32]).collect();
+    let own = target.generate(&starts, tokens, options.seed, &mut |done| {
+        progress("write texts", done as u64, tokens as u64);
+        Ok(())
+    })?;
+    Ok(own)
 }
 
 /// One e4m3 scale a (layer, part) from bf16 caches.

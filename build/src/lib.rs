@@ -37,6 +37,9 @@ pub use report::measure;
 /// Digits of innovations entering regressions and gains.
 pub const RESIDUAL: Digits = Digits::Two;
 
+/// Sequences that the model writes itself, where nothing else is said.
+pub const OWN_TEXTS: usize = 8;
+
 /// What can go wrong.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -83,8 +86,10 @@ pub struct Options {
     /// Precisions of the draft to build, the default one first: names of [`PRECISIONS`], each with `-open` at its end for the open loop. None: no
     /// draft at all.
     pub precisions: Vec<String>,
-    /// Seed of the rotation.
+    /// Seed of the rotation, and of the model's own texts.
     pub seed: u64,
+    /// Sequences that the model writes itself, as long as the longest one given, to fit to beside those given (only with a model).
+    pub own_texts: usize,
     /// What to leave out of pricing.
     pub without: Ablation,
 }
@@ -95,6 +100,7 @@ impl Default for Options {
             name: "unnamed".into(),
             precisions: vec![PRECISIONS[0].name.into()],
             seed: 1,
+            own_texts: OWN_TEXTS,
             without: Ablation::default(),
         }
     }
@@ -150,7 +156,8 @@ pub struct Built {
 
 /// Builds a profile for `source` from token sequences, each run from position 0. The same inputs give the same profile on one machine.
 ///
-/// With eight sequences or more, one in eight is kept out of the fit and only measured.
+/// With eight sequences or more, one in eight is kept out of the fit and only measured. Texts that the model writes itself join the fit, so that it
+/// serves texts of other kinds than those given too.
 ///
 /// # Errors
 /// [`Error::Input`] without sequences; whatever reading or running the model says.
@@ -170,19 +177,23 @@ pub fn build<B: Backend>(
     linalg::repeatable();
     let target = corpus::target(source)?;
     let kept = kept_out(sequences.len());
+    let own = corpus::own_texts(&target, sequences, options, progress)?;
+    let (given, rest) = sequences.split_at(sequences.len() - kept);
+    let sequences = [given, &own, rest].concat();
     let (fit, count) = (sequences.len() - kept, sequences.len() as u64);
     let steps = rope_steps(&source.config().rope, source.config().head_dim);
     let mut out = ProfileWriter::default();
     out.u64s("rope.steps", &[source.config().head_dim / 2], &steps);
     let capture = |mode: &CacheMode, progress: Progress<'_>| {
         let stage = if *mode == CacheMode::Exact { "capture 16-bit" } else { "capture fp8" };
-        corpus::capture(&target, sequences, mode, &mut |n| progress(stage, n, count))
+        corpus::capture(&target, &sequences, mode, &mut |n| progress(stage, n, count))
     };
     // One class of caches at a time: hidden states of all layers are what fills the memory.
     let mut set = capture(&CacheMode::Exact, progress)?;
     let coarse = corpus::e4m3_mode(&set)?;
     let mut about = fold::describe(source.config(), &set[..fit], options)?;
     about.fitted = report::fitted(&set[..fit], kept);
+    about.fitted["own_texts"] = own.len().into();
     let fold = fold::Fold::new(source, &set[..fit], options.seed)?;
     let config = source.config();
     let table = Table::of_model(&fold, config.hidden, fold.stream_exponent(&set[..fit]), config.rms_eps)?;

@@ -45,13 +45,13 @@ impl PlaneSample {
 
 /// Cumulative function of Student's t, four degrees of freedom, and `x` times its density.
 fn t4(x: f64) -> (f64, f64) {
-    let u = 1.0 + x * x / 4.0;
-    let r = u.sqrt();
-    (0.5 + 0.375 * (x / r) * (1.0 - x * x / (12.0 * u)), x * 0.375 / (u * u * r))
+    let s = 1.0 / (1.0 + x * x / 4.0).sqrt();
+    let z = x * s;
+    (0.5 + 0.375 * z * (1.0 - z * z / 12.0), 0.375 * z * s.powi(4))
 }
 
-/// Negative log-likelihood of a cell and its derivative by ln(scale).
-fn cell_loss((lo, hi): (f32, f32), inverse_scale: f64) -> (f64, f64) {
+/// Derivative of a cell's negative log-likelihood by ln(scale).
+fn cell_slope((lo, hi): (f32, f32), inverse_scale: f64) -> f64 {
     let (a, b) = (lo as f64 * inverse_scale, hi as f64 * inverse_scale);
     // Far out on one side the difference of cumulatives cancels: mirror to the lower tail.
     let (a, b) = if a > 0.0 { (-b, -a) } else { (a, b) };
@@ -59,9 +59,9 @@ fn cell_loss((lo, hi): (f32, f32), inverse_scale: f64) -> (f64, f64) {
     let p = fb - fa;
     if p < 1e-12 || b < -1e3 {
         // A tail of index 4: d ln p / d ln s = 4.
-        return (p.max(1e-12).ln().abs(), -4.0);
+        return -4.0;
     }
-    (-p.ln(), (db - da) / p)
+    (db - da) / p
 }
 
 /// What a plane's fit yields.
@@ -112,6 +112,7 @@ pub fn fit(sample: &PlaneSample, head_dim: usize) -> PlaneFit {
                 [[0.0; TOKEN_FEATURES]; TOKEN_FEATURES],
             )
         };
+        let inverse: Vec<f64> = scale.iter().map(|s| (-s).exp()).collect();
         // Fixed parts, summed in order: the same sums whatever the number of threads.
         let parts: Vec<_> = (0..tokens)
             .collect::<Vec<_>>()
@@ -120,10 +121,10 @@ pub fn fit(sample: &PlaneSample, head_dim: usize) -> PlaneFit {
                 let (mut g, mut h, mut tg, mut th) = zero();
                 for &t in ts {
                     let offset: f64 = features[t].iter().zip(&theta).map(|(f, w)| f * w).sum();
+                    let of_token = (-offset.clamp(-8.0, 8.0)).exp();
                     let (mut sum_g, mut sum_h) = (0.0, 0.0);
                     for c in 0..head_dim {
-                        let inverse = (-(scale[c] + offset.clamp(-8.0, 8.0))).exp();
-                        let (_, d) = cell_loss(sample.cells[t * head_dim + c], inverse);
+                        let d = cell_slope(sample.cells[t * head_dim + c], inverse[c] * of_token);
                         g[c] += d;
                         h[c] += d * d;
                         sum_g += d;

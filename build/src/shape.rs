@@ -48,36 +48,36 @@ impl ShapeFit {
         let total: f64 = prior.iter().sum();
         let mut mass: Vec<f64> = prior.iter().map(|p| p / total).collect();
         let bin_of = |z: f64| knots.partition_point(|k| *k <= z).clamp(1, BINS) - 1;
-        // Share of bin k covered by lo..hi, both sides of zero folded.
-        let spread = |(lo, hi): (f32, f32), visit: &mut dyn FnMut(usize, f64)| {
+        // The bins that each cell covers and what share of them, both sides of zero folded; the same in every round.
+        let spread = |&(lo, hi): &(f32, f32)| {
+            let mut bins: Vec<(usize, f64)> = Vec::new();
             for (a, b) in [(lo as f64, hi as f64), (-hi as f64, -lo as f64)] {
                 let (a, b) = (a.max(0.0), b.min(limit));
                 if a < b {
-                    for k in bin_of(a)..=bin_of(b.min(limit - 1e-3)) {
+                    bins.extend((bin_of(a)..=bin_of(b.min(limit - 1e-3))).map(|k| {
                         let cover = (b.min(knots[k + 1]) - a.max(knots[k])) / (knots[k + 1] - knots[k]);
-                        visit(k, cover.max(0.0));
-                    }
+                        (k, cover.max(0.0))
+                    }));
                 }
             }
+            bins
         };
+        let spreads: Vec<Vec<Vec<(usize, f64)>>> =
+            self.cells.par_chunks(8192).map(|cells| cells.iter().map(spread).collect()).collect();
         let outside =
             self.cells.iter().filter(|(lo, hi)| *lo as f64 >= limit || *hi as f64 <= -limit).count();
         for _ in 0..ROUNDS {
-            let parts: Vec<Vec<f64>> = self
-                .cells
-                .par_chunks(8192)
-                .map(|cells| {
-                    let mut sum = vec![0.0; BINS];
-                    for cell in cells {
-                        let mut all = 0.0;
-                        spread(*cell, &mut |k, cover| all += mass[k] * cover);
-                        if all > 0.0 {
-                            spread(*cell, &mut |k, cover| sum[k] += mass[k] * cover / all);
-                        }
+            let one = |cells: &Vec<Vec<(usize, f64)>>| {
+                let mut sum = vec![0.0; BINS];
+                for bins in cells {
+                    let all: f64 = bins.iter().map(|(k, cover)| mass[*k] * cover).sum();
+                    if all > 0.0 {
+                        bins.iter().for_each(|(k, cover)| sum[*k] += mass[*k] * cover / all);
                     }
-                    sum
-                })
-                .collect();
+                }
+                sum
+            };
+            let parts: Vec<Vec<f64>> = spreads.par_iter().map(one).collect();
             let mut next: Vec<f64> = prior.iter().map(|p| p / total * PRIOR).collect();
             for part in parts {
                 next.iter_mut().zip(part).for_each(|(n, p)| *n += p);

@@ -109,3 +109,33 @@ fn senseless_requests_are_refused() {
         "expected the format E4m3 or E5m2, found Bf16"
     );
 }
+
+#[test]
+fn a_model_writes_the_same_texts_from_the_same_seed() {
+    let target = target();
+    let starts = [vec![7], vec![7], vec![5, 6, 8]];
+    let write =
+        |starts: &[Vec<u32>], tokens, seed| target.generate(starts, tokens, seed, &mut |_| Ok(())).unwrap();
+    let texts = write(&starts, 24, 1);
+    assert!(texts.iter().all(|t| t.len() == 24));
+    assert!(texts.iter().zip(&starts).all(|(text, start)| text.starts_with(start)));
+    assert!(texts.iter().flatten().all(|id| (*id as usize) < target.config().vocab));
+    assert_eq!(write(&starts, 24, 1), texts);
+    // Two sequences of one start, and two seeds, are two texts.
+    assert_ne!(texts[0], texts[1]);
+    assert_ne!(write(&starts, 24, 2)[0], texts[0]);
+    assert_eq!(write(&starts, 2, 1), [&texts[0][..2], &texts[1][..2], &[5, 6]]);
+
+    let mut told = Vec::new();
+    let mut tell = |tokens| {
+        told.push(tokens);
+        Ok(())
+    };
+    target.generate(&starts[..1], 4, 1, &mut tell).unwrap();
+    assert_eq!(told, [2, 3, 4]);
+    let refused =
+        |starts: &[Vec<u32>]| target.generate(starts, 4, 1, &mut |_| Ok(())).unwrap_err().to_string();
+    assert_eq!(refused(&[]), "there is no sequence to begin");
+    assert_eq!(refused(&[vec![1], vec![]]), "the prompt has no tokens");
+    assert_eq!(refused(&[vec![4096]]), "token 0: expected an id below 4096, found 4096");
+}

@@ -270,6 +270,49 @@ fn a_chain_from_one_cache_helps_with_others() {
     assert!(chain < 0.99 * plain, "{plain} {chain}");
 }
 
+/// What the model writes itself joins the fit, the same for the same seed, and the profile says so; caches alone are fitted to as they are.
+#[test]
+fn a_profile_tells_what_it_was_fitted_to() {
+    let f = Fixture::new();
+    let (model, text, cache) = (f.path("model"), f.path("a.txt"), f.path("bf16.safetensors"));
+    let build = |name: &str, own: &str| {
+        let out = f.path(name);
+        ok(args![
+            "build",
+            "--model",
+            &model,
+            "--text",
+            &text,
+            "--tokens",
+            "40",
+            "--own-texts",
+            own,
+            "--no-draft",
+            "-o",
+            out
+        ])
+    };
+    let fitted = |built: &Value| {
+        let fitted = &built["report"]["fitted"];
+        ["sequences", "own_texts", "tokens"].map(|key| fitted[key].as_u64())
+    };
+    let (none, three) = (build("none.speckv", "0"), build("three.speckv", "3"));
+    let [given, own, tokens] = fitted(&none);
+    assert_eq!(own, Some(0));
+    assert_eq!(fitted(&three), [given.map(|n| n + 3), Some(3), tokens.map(|n| n + 3 * 40)]);
+    assert_eq!(none["used"], three["used"]);
+    build("again.speckv", "3");
+    assert_eq!(f.read("three.speckv"), f.read("again.speckv"));
+    assert_ne!(f.read("three.speckv"), f.read("none.speckv"));
+
+    let out = f.path("cache.speckv");
+    let theta = "10000";
+    let from_cache = ok(args!["build", "--cache", &cache, "--rope-theta", theta, "-o", &out]);
+    assert_eq!(fitted(&from_cache), [Some(1), None, Some(common::TOKENS as u64)]);
+    let args = args!["build", "--cache", &cache, "--rope-theta", theta, "--own-texts", "3", "-o", &out];
+    fails(2, "--own-texts", &out, args);
+}
+
 #[test]
 fn what_cannot_be_measured() {
     let f = fixture();

@@ -1,6 +1,7 @@
 //! Causal attention of one layer, block of queries by block of queries.
 
 use candle_core::{Device, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 
 use super::linear::with_f32;
@@ -66,6 +67,46 @@ pub(super) fn attend(
         }
     }
     Ok(out)
+}
+
+/// The same for the queries of the last token alone, `[heads, head_dim]`, over keys and values `[tokens, kv_heads * head_dim]`.
+pub(super) fn attend_last(
+    config: &ModelConfig,
+    queries: &[f32],
+    keys: &[bf16],
+    values: &[bf16],
+    out: &mut [f32],
+) {
+    let (dim, width) = (config.head_dim, config.kv_heads * config.head_dim);
+    let group = config.heads / config.kv_heads;
+    let scale = 1.0 / (dim as f32).sqrt();
+    let mut weights = vec![0.0f32; keys.len() / width];
+    for (head, (q, out)) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
+        let at = head / group * dim;
+        let scores: Vec<f32> = keys.chunks_exact(width).map(|k| dot(q, &k[at..at + dim])).collect();
+        let sum = softmax(&scores, scale, &mut weights);
+        out.fill(0.0);
+        for (w, v) in weights.iter().zip(values.chunks_exact(width)) {
+            out.iter_mut().zip(&v[at..at + dim]).for_each(|(y, v)| *y += w * wide(*v));
+        }
+        out.iter_mut().for_each(|y| *y = ops::bf16(*y / sum));
+    }
+}
+
+/// Without the look at NaN of [`bf16::to_f32`], so that loops over it are vectorised.
+fn wide(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
+}
+
+/// Eight running sums, as in the softmax.
+fn dot(a: &[f32], b: &[bf16]) -> f32 {
+    let mut lanes = [0.0f32; 8];
+    let (mut a, mut b) = (a.chunks_exact(8), b.chunks_exact(8));
+    for (a, b) in (&mut a).zip(&mut b) {
+        lanes.iter_mut().zip(a.iter().zip(b)).for_each(|(lane, (a, b))| *lane += a * wide(*b));
+    }
+    let rest = a.remainder().iter().zip(b.remainder());
+    lanes.iter().sum::<f32>() + rest.map(|(a, b)| a * wide(*b)).sum::<f32>()
 }
 
 /// Writes exp(scale * (score - maximum)), rounded to bf16, and gives the sum of what was not yet rounded.

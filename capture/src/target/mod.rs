@@ -6,6 +6,7 @@
 
 mod arithmetic;
 mod attention;
+mod generate;
 mod linear;
 mod ops;
 mod weights;
@@ -175,16 +176,21 @@ impl Target {
     }
 
     fn check(&self, ids: &[u32], options: &RunOptions) -> Result<()> {
+        self.check_ids(ids)?;
+        if let CacheMode::Fp8 { format, scales } = &options.cache {
+            cache::check_format(*format)?;
+            cache::check_scales(scales, self.config.layers, self.config.kv_heads)?;
+        }
+        Ok(())
+    }
+
+    fn check_ids(&self, ids: &[u32]) -> Result<()> {
         if ids.is_empty() {
             return Err(Error::Argument("the prompt has no tokens".to_owned()));
         }
         let vocab = self.config.vocab;
         if let Some((at, id)) = ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab) {
             return Err(Error::Argument(format!("token {at}: expected an id below {vocab}, found {id}")));
-        }
-        if let CacheMode::Fp8 { format, scales } = &options.cache {
-            cache::check_format(*format)?;
-            cache::check_scales(scales, self.config.layers, self.config.kv_heads)?;
         }
         Ok(())
     }

@@ -112,19 +112,23 @@ impl RopeTable {
 
     /// Rotates `x`, `[tokens, heads, 2 * half]`, in place: number i of a head turns with number i + half.
     pub(super) fn apply(&self, x: &mut [f32], heads: usize) {
+        let rows = x.par_chunks_mut(heads * 2 * self.half).with_min_len(16).enumerate();
+        rows.for_each(|(token, row)| self.turn(token, row));
+    }
+
+    /// Rotates the heads of one token, `[heads, 2 * half]`, in place.
+    pub(super) fn turn(&self, token: usize, row: &mut [f32]) {
         let half = self.half;
-        x.par_chunks_mut(heads * 2 * half).with_min_len(16).enumerate().for_each(|(token, row)| {
-            let cos = &self.cos[token * half..][..half];
-            let sin = &self.sin[token * half..][..half];
-            for head in row.chunks_mut(2 * half) {
-                let (low, high) = head.split_at_mut(half);
-                for i in 0..half {
-                    let (a, b) = (low[i], high[i]);
-                    low[i] = bf16(bf16(a * cos[i]) - bf16(b * sin[i]));
-                    high[i] = bf16(bf16(b * cos[i]) + bf16(a * sin[i]));
-                }
+        let cos = &self.cos[token * half..][..half];
+        let sin = &self.sin[token * half..][..half];
+        for head in row.chunks_mut(2 * half) {
+            let (low, high) = head.split_at_mut(half);
+            for i in 0..half {
+                let (a, b) = (low[i], high[i]);
+                low[i] = bf16(bf16(a * cos[i]) - bf16(b * sin[i]));
+                high[i] = bf16(bf16(b * cos[i]) + bf16(a * sin[i]));
             }
-        });
+        }
     }
 }
 

@@ -36,6 +36,10 @@ pub struct Args {
     /// Sequences, taken from the texts in turn, from their beginning
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     sequences: u32,
+    /// Sequences to fit to besides, which the model writes itself, as long as the longest one from the texts: with them the profile serves other
+    /// kinds of text than those given, and those given, better
+    #[arg(long, value_name = "N", default_value_t = Options::default().own_texts as u32, conflicts_with = "cache")]
+    own_texts: u32,
     /// Captured caches of one format to fit to instead of texts (predictors static and chain, with token ids too if all of them have
     /// theirs and there are enough of them)
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "text")]
@@ -54,7 +58,7 @@ pub struct Args {
     /// Name of the target, for messages [default: that of the model's folder or file]
     #[arg(long)]
     name: Option<String>,
-    /// Seed of the draft's change of basis
+    /// Seed of the draft's change of basis and of what the model writes itself
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Leave this out of pricing, to see what it buys: token-scale, shapes
@@ -90,7 +94,8 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     };
     let left_out = |what: &str| args.without.iter().any(|w| w == what);
     let without = Ablation { token_scale: left_out("token-scale"), shapes: left_out("shapes") };
-    let options = Options { name: name(args), precisions, seed: args.seed, without };
+    let own_texts = args.own_texts as usize;
+    let options = Options { name: name(args), precisions, seed: args.seed, own_texts, without };
     let since = Instant::now();
     let mut bar = output.bar("build", 1);
     let mut stage = String::new();
@@ -103,7 +108,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     };
     let (built, used) = if args.cache.is_empty() {
         let (source, sequences, used) = sequences(args)?;
-        output.note(format!("fitting to {}", in_words(&used)));
+        output.note(format!("fitting to {}", in_words(&used, own_texts)));
         (speckv_build::build(&backend, &source, &sequences, &options, &mut progress)?, used)
     } else {
         let caches = args.cache.iter().map(|path| caches::read(path)).collect::<Result<Vec<_>>>()?;
@@ -137,7 +142,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
             "{}: {} bytes in {seconds:.1} s, fitted to {}\n",
             args.output.display(),
             grouped(bytes),
-            in_words(&used)
+            in_words(&used, if args.cache.is_empty() { own_texts } else { 0 })
         );
         for mode in report["modes"].as_array().into_iter().flatten() {
             let word = |key: &str| mode[key].as_str().unwrap_or_default();
@@ -160,11 +165,13 @@ struct Used<'a> {
     tokens: usize,
 }
 
-fn in_words(used: &[Used<'_>]) -> String {
+fn in_words(used: &[Used<'_>], own_texts: usize) -> String {
     let part = |u: &Used<'_>| {
         format!("{} tokens of {} ({} sequences)", grouped(u.tokens as u64), u.path.display(), u.sequences)
     };
-    used.iter().map(part).collect::<Vec<_>>().join(", ").replace("(1 sequences)", "(1 sequence)")
+    let own = (own_texts > 0).then(|| format!("{own_texts} sequences that the model writes itself"));
+    let all: Vec<String> = used.iter().map(part).chain(own).collect();
+    all.join(", ").replace("(1 sequences)", "(1 sequence)").replace(", 1 sequences", ", 1 sequence")
 }
 
 fn name(args: &Args) -> String {
