@@ -6,7 +6,7 @@
 //!
 //! | path | vectors | tables of 64 | because |
 //! | --- | --- | --- | --- |
-//! | `scalar` | none: `single` | memory | nothing wider is in every CPU; as vectors of one it took 197 (107), 570 instructions a scalar; with tables and branches 2.5 times fewer cycles on family 25 |
+//! | `scalar` | none: `single` | memory | nothing wider is in every CPU; as vectors of one it took 197 (107), 570 instructions a scalar; with tables and branches it decodes about twice as fast (docs/benchmarks.md) |
 //! | `avx2` | four of eight, a row of 32 | memory, lane by lane | one vector at a time took 44, two 31, four 30; with `vpgatherdd` 28 (17), without 27 (18), and gathers are far slower where microcode has patched them |
 //! | `neon` | two of four | memory, lane by lane | 169 instructions a scalar to decode; one vector 166, four 196 (counted under emulation) |
 //! | `avx512vnni`, `amx` | two of 16, a row of 32 | registers, by `vpermi2w` | 12 (9); when two took the place of one, 21 became 14 |
