@@ -6,6 +6,8 @@
 #![cfg_attr(not(feature = "cuda"), allow(unused))]
 
 #[cfg(feature = "cuda")]
+mod attention;
+#[cfg(feature = "cuda")]
 mod backend;
 #[cfg(feature = "cuda")]
 mod buffer;
