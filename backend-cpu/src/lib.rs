@@ -243,6 +243,10 @@ impl Backend for CpuBackend {
         dispatch!(self.isa, |kernel| rows::add(kernel, x, column, y));
     }
 
+    fn put(&self, x: &mut Ints, column: usize, y: &Ints) {
+        rows::put(x, column, y);
+    }
+
     fn silu(&self, gate_up: &Ints, how: Silu) -> Ints {
         dispatch!(self.isa, |kernel| rows::silu(kernel, &self.logistic, gate_up, how))
     }

@@ -124,6 +124,16 @@ pub(crate) fn add<V: Vector>(v: V, x: &mut Ints, column: usize, y: &Ints) {
     });
 }
 
+/// `x[.., column..] = y`.
+pub(crate) fn put(x: &mut Ints, column: usize, y: &Ints) {
+    let rows = y.data.len() / y.cols.max(1);
+    each(x, |t, row| {
+        if t < rows {
+            row[column..column + y.cols].copy_from_slice(y.row(t));
+        }
+    });
+}
+
 /// `silu(gate) * up`.
 pub(crate) fn silu<V: Vector>(v: V, logistic: &Steps<2048>, gate_up: &Ints, how: Silu) -> Ints {
     let cols = gate_up.cols / 2;

@@ -259,6 +259,13 @@ KERNEL add(i32 *x, u32 cols, u32 column, u32 width, const i32 *y, u64 count) {
     x[at] = saturate((i64)x[at] + (i64)y[i]);
 }
 
+// x[.., column..column+width] = y.
+KERNEL put(i32 *x, u32 cols, u32 column, u32 width, const i32 *y, u64 count) {
+    u64 i = (u64)block_x() * threads_x() + thread_x();
+    if (i >= count) return;
+    x[i / width * cols + column + i % width] = y[i];
+}
+
 KERNEL silu(const i32 *x, u32 width, i32 gate, i32 up, i32 out_exponent, const i32 *logistic, i32 *out, u64 count) {
     u64 i = (u64)block_x() * threads_x() + thread_x();
     if (i >= count) return;

@@ -216,6 +216,10 @@ impl Backend for CudaBackend {
         Ints { rows, cols, buffer: Buffer::filled(&self.device, rows * cols * 4, 0) }
     }
 
+    fn room(&self, rows: usize, cols: usize) -> Ints {
+        self.ints(rows, cols)
+    }
+
     fn download(&self, x: &Ints) -> data::Ints {
         data::Ints { rows: x.rows, cols: x.cols, data: x.buffer.read(x.rows * x.cols) }
     }
@@ -406,6 +410,15 @@ impl Backend for CudaBackend {
         let p = params!(x.buffer.at, cols, column, width, y.buffer.at, count);
         // SAFETY: the kernel's parameters; the caller's columns are within x.
         unsafe { self.over(&kernels::ADD, count as usize, p) };
+    }
+
+    fn put(&self, x: &mut Ints, column: usize, y: &Ints) {
+        assert!(column + y.cols <= x.cols && y.rows <= x.rows, "columns of x");
+        let (cols, column, width) = (x.cols as u32, column as u32, y.cols as u32);
+        let count = (y.rows * y.cols) as u64;
+        let p = params!(x.buffer.at, cols, column, width, y.buffer.at, count);
+        // SAFETY: the kernel's parameters; the caller's columns are within x.
+        unsafe { self.over(&kernels::PUT, count as usize, p) };
     }
 
     fn silu(&self, gate_up: &Ints, how: Silu) -> Ints {

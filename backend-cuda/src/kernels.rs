@@ -24,6 +24,7 @@ kernels! {
     ROPE = "rope", 0;
     COLUMNS = "columns", 0;
     ADD = "add", 0;
+    PUT = "put", 0;
     SILU = "silu", 0;
     POWER = "power", 0;
     TOKEN_SCALE = "token_scale", 0;
@@ -55,7 +56,7 @@ type Module = (&'static str, &'static [&'static Kernel]);
 pub(crate) static MODULES: [Module; 4] = [
     (
         include_str!("../ptx/rows.ptx"),
-        &[&QUANTISE, &RMS, &HEAD_NORM, &ROPE, &COLUMNS, &ADD, &SILU, &POWER, &TOKEN_SCALE],
+        &[&QUANTISE, &RMS, &HEAD_NORM, &ROPE, &COLUMNS, &ADD, &PUT, &SILU, &POWER, &TOKEN_SCALE],
     ),
     (include_str!("../ptx/coder.ptx"), &[&PRICE, &ENCODE, &DECODE, &OBSERVE, &VALUES]),
     (

@@ -380,7 +380,8 @@ impl<'a, B: Backend> Pass<'a, B> {
                 Ok(with_bias(&fold.gate_up(layer)?, digits, to, self.stream_moments().as_ref()))
             },
         )?;
-        let act: Vec<B::Ints> = self.states.iter().map(|s| s.activate(b, layer, &gate_up)).collect();
+        let act: Vec<B::Ints> =
+            self.states.iter().map(|s| b.silu(&s.gate_up(b, &gate_up), s.silu(layer))).collect();
         let down = maker.matrix(
             "down",
             |d| d.weights.down,
@@ -395,7 +396,10 @@ impl<'a, B: Backend> Pass<'a, B> {
                 Ok(with_bias(&w, digits, |_| net.hidden_exponent, c.as_ref()))
             },
         )?;
-        self.states.iter_mut().zip(&act).for_each(|(s, a)| s.down(b, layer, a, &down));
+        self.states.iter_mut().zip(&act).for_each(|(s, a)| {
+            let rows = b.quantise(a, &s.down_digits(layer));
+            s.down(b, &rows, &down);
+        });
         if let Some(norm) = &query_norm {
             maker.norm("query_norm", norm);
         }

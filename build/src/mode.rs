@@ -2,7 +2,7 @@
 
 use speckv_codec_core::{Geometry, Part, Shape};
 use speckv_predictor::Backend;
-use speckv_predictor::backend::{Observed, Pricing, Rotary};
+use speckv_predictor::backend::{Pricing, Rotary, Seen};
 use speckv_predictor::coding::CodingTables;
 use speckv_predictor::predict::{Energies, TOKEN_FEATURES, Units};
 use speckv_predictor::profile::Description;
@@ -61,14 +61,16 @@ impl<'a, B: Backend> Pricer<'a, B> {
         })
     }
 
-    /// Fits one plane to its predictions in every sequence, then observes its truth under that fit.
+    /// Fits one plane to its predictions in every sequence, then lets `learn` see its truth under that fit, sequence by sequence, and keeps the
+    /// log-energies that it returns.
     pub fn plane(
         &mut self,
         b: &B,
         (layer, part, head): (usize, Part, usize),
         means: &[B::Ints],
         powers: &[Option<[&B::Ints; 2]>],
-    ) -> Vec<Observed<B::Ints>> {
+        mut learn: impl FnMut(usize, &Seen<'_, B>) -> B::Ints,
+    ) {
         let hd = self.geometry.head_dim;
         let total: usize = self.sequences.iter().map(|s| s.cache.tokens).sum();
         let stride = PlaneSample::stride(total);
@@ -103,17 +105,14 @@ impl<'a, B: Backend> Pricer<'a, B> {
         self.shapes.add(&sample, &fitted, (sample.features.len() * hd).div_ceil(per_plane).max(1));
         self.tables.channel_mut(layer, part, head).copy_from_slice(&fitted.channel);
         self.tables.token_mut(layer, part, head).copy_from_slice(&fitted.token);
-        let mut seen = Vec::new();
-        for s in 0..self.sequences.len() {
+        for (s, codes) in codes.into_iter().enumerate() {
             let rows = self.sequences[s].cache.tokens;
             let token =
-                self.energies[s].scale(b, rows, part, powers[s], self.tables.token(layer, part, head));
-            seen.push(b.observe(
-                &pricing(s, self.tables.channel(layer, part, head)),
-                &means[s],
-                &token,
-                &b.upload_codes(codes[s].clone()),
-            ));
+                &self.energies[s].scale(b, rows, part, powers[s], self.tables.token(layer, part, head));
+            let pricing = &pricing(s, self.tables.channel(layer, part, head));
+            let seen = Seen { pricing, mu: &means[s], token, codes: &b.upload_codes(codes) };
+            let energy = learn(s, &seen);
+            self.energies[s].push(part, energy);
         }
         if head + 1 == self.geometry.kv_heads {
             let mut shape = std::mem::take(&mut self.shapes).fit();
@@ -123,12 +122,6 @@ impl<'a, B: Backend> Pricer<'a, B> {
             }
             self.tables.shapes[2 * layer + part as usize] = shape;
         }
-        seen
-    }
-
-    /// Keeps a sequence's energies of a plane.
-    pub fn push(&mut self, sequence: usize, part: Part, energy: B::Ints) {
-        self.energies[sequence].push(part, energy);
     }
 
     /// Ends a layer; with `learns` its energies tell the next layer something (see [`speckv_predictor::Predict::learns`]).

@@ -72,16 +72,16 @@ pub fn fit<B: Backend>(
         }
         let means: Vec<B::Ints> = begun.iter().map(|(l, _)| l.predict(b, part, head)).collect();
         let powers: Vec<_> = begun.iter().map(|(_, p)| *p).collect();
-        let seen = pricer.plane(b, (layer, part, head), &means, &powers);
         let (mut rows, mut real) = (Vec::new(), Vec::new());
-        for (s, observed) in seen.into_iter().enumerate() {
-            pricer.push(s, part, observed.energy);
-            rows.push(begun[s].0.observe(b, layer, part, head, observed.truth));
+        pricer.plane(b, (layer, part, head), &means, &powers, |s, seen| {
+            let (energy, innovation) = begun[s].0.observe(b, (layer, part, head), seen, feedback);
+            rows.extend(innovation);
             if feedback {
                 let one = b.columns(begun[s].0.innovation(part), head * hd..(head + 1) * hd);
                 real.push(reals(&b.download(&one), exponent));
             }
-        }
+            energy
+        });
         digits.push(rows);
         features.push(real);
     }

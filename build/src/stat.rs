@@ -66,8 +66,9 @@ pub fn fit<B: Backend>(
                     Predict::<B>::begin(&mut predictor, b, 0, s.cache.tokens, &[])?;
                     mu.push(predictor.predict(b, layer, part, head));
                 }
-                let seen = pricer.plane(b, (layer, part, head), &mu, &vec![None; mu.len()]);
-                seen.into_iter().enumerate().for_each(|(s, o)| pricer.push(s, part, o.energy));
+                pricer.plane(b, (layer, part, head), &mu, &vec![None; mu.len()], |_, seen| {
+                    b.learn(seen, None).0
+                });
             }
         }
         pricer.end_layer(true);

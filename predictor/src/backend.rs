@@ -54,6 +54,43 @@ pub struct Pricing<'a> {
     pub shape: &'a Shape,
 }
 
+/// A coded plane, and what it was coded with.
+pub struct Seen<'a, B: Backend + ?Sized> {
+    /// How it was priced.
+    pub pricing: &'a Pricing<'a>,
+    /// Its prediction.
+    pub mu: &'a B::Ints,
+    /// Scale offset of each token.
+    pub token: &'a B::Ints,
+    /// Its codes.
+    pub codes: &'a B::Codes,
+}
+
+/// What a layer keeps of a plane that it learns.
+pub struct Keep<'a, I> {
+    /// Innovations of all heads of the part, `[tokens, kv_heads * head_dim]`: the plane's columns are set.
+    pub innovation: &'a mut I,
+    /// True values of all heads of the part: likewise.
+    pub value: &'a mut I,
+    /// First column of the plane in both.
+    pub column: usize,
+    /// Turns innovations back (those of keys, which are kept as before RoPE).
+    pub back: Option<Rotary<'a>>,
+    /// The plane's innovations as digits too, one scale a row.
+    pub digits: Option<Quantise>,
+}
+
+/// The norm of each head of queries or keys.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadNorm<'a> {
+    /// Fraction bits before it.
+    pub exponent: i32,
+    /// Epsilon.
+    pub eps: Scale,
+    /// Weights of a head's columns: signed mantissa, exponent.
+    pub weight: &'a [(i16, i16)],
+}
+
 /// What a coded plane tells the predictor.
 #[derive(Clone, Debug)]
 pub struct Truth<I> {
@@ -73,7 +110,8 @@ pub struct Observed<I> {
 }
 
 /// Coarse integer operations over a backend's own buffers. Every result equals that of [`Portable`](crate::portable::Portable) bit for bit,
-/// whatever the batch, tiling or thread count.
+/// whatever the batch, tiling or thread count. Operations with a body are others in a row; a backend does them at once where that saves
+/// passes over memory or launches.
 ///
 /// A device works behind the caller's back: what fails there (no memory, a fault, a damaged payload) may be told later, by the next of
 /// [`encode_plane`](Backend::encode_plane), [`decode_plane`](Backend::decode_plane), [`finish_chunks`](Backend::finish_chunks),
@@ -105,6 +143,22 @@ pub trait Backend {
     /// All zeros.
     fn zeros(&self, rows: usize, cols: usize) -> Self::Ints {
         self.upload(data::Ints::zeros(rows, cols))
+    }
+    /// A matrix whose every value is set before it is read.
+    fn room(&self, rows: usize, cols: usize) -> Self::Ints {
+        self.zeros(rows, cols)
+    }
+    /// One row, `rows` times.
+    fn repeat(&self, row: &[i32], rows: usize) -> Self::Ints {
+        self.upload(data::Ints { rows, cols: row.len(), data: row.repeat(rows) })
+    }
+    /// Whether [`Backend::lookup`] answers. Else tokens are embedded by the host, which need not hold the table in memory.
+    fn looks_up(&self) -> bool {
+        false
+    }
+    /// The weights of these outputs times their scales, a row each; zeros for -1.
+    fn lookup(&self, _table: &Self::Matrix, _outputs: &[i32]) -> Option<Self::Ints> {
+        None
     }
     /// Brings values back.
     fn download(&self, x: &Self::Ints) -> data::Ints;
@@ -146,14 +200,34 @@ pub trait Backend {
         eps: Scale,
         weight: &[(i16, i16)],
     );
+    /// The given columns of `x` as digits: each head normalised (in `x`), rotated, quantised as one group.
+    fn heads(
+        &self,
+        x: &mut Self::Ints,
+        columns: Range<usize>,
+        norm: Option<&HeadNorm>,
+        rotary: &Rotary,
+        how: &Quantise,
+    ) -> Self::Rows {
+        if let Some(norm) = norm {
+            self.head_norm(x, columns.clone(), norm.exponent, norm.eps, norm.weight);
+        }
+        self.quantise(&self.rope(x, columns, rotary), how)
+    }
     /// The given columns of `x`, rotated.
     fn rope(&self, x: &Self::Ints, columns: Range<usize>, rotary: &Rotary) -> Self::Ints;
     /// The given columns of `x`.
     fn columns(&self, x: &Self::Ints, columns: Range<usize>) -> Self::Ints;
     /// `x[.., column..] += y`, saturated.
     fn add(&self, x: &mut Self::Ints, column: usize, y: &Self::Ints);
+    /// `x[.., column..] = y`.
+    fn put(&self, x: &mut Self::Ints, column: usize, y: &Self::Ints);
     /// `silu(gate) * up` of `[gate | up]` rows.
     fn silu(&self, gate_up: &Self::Ints, how: Silu) -> Self::Ints;
+    /// [`Backend::silu`] as digits.
+    fn activate(&self, gate_up: &Self::Ints, silu: Silu, how: &Quantise) -> Self::Rows {
+        self.quantise(&self.silu(gate_up, silu), how)
+    }
     /// Appends rows (keys or values of later tokens).
     fn append(&self, rows: &mut Self::Rows, more: Self::Rows);
     /// Causal attention of query rows, the first at position `start`, over all rows of keys and values up to each.
@@ -216,6 +290,24 @@ pub trait Backend {
         token: &Self::Ints,
         codes: &Self::Codes,
     ) -> Observed<Self::Ints>;
+    /// What a coded plane tells: the energy of its innovations, and what is kept of it, with digits if they are asked for.
+    fn learn(
+        &self,
+        seen: &Seen<'_, Self>,
+        keep: Option<Keep<'_, Self::Ints>>,
+    ) -> (Self::Ints, Option<Self::Rows>) {
+        let Observed { truth, energy } = self.observe(seen.pricing, seen.mu, seen.token, seen.codes);
+        let rows = keep.and_then(|keep| {
+            let innovation = match &keep.back {
+                Some(back) => self.rope(&truth.innovation, 0..back.head_dim, back),
+                None => truth.innovation,
+            };
+            self.put(keep.innovation, keep.column, &innovation);
+            self.put(keep.value, keep.column, &truth.value);
+            keep.digits.map(|how| self.quantise(&innovation, &how))
+        });
+        (energy, rows)
+    }
     /// The values of codes alone (of a prefix).
     fn values(
         &self,

@@ -12,7 +12,8 @@ use core::ops::Range;
 use speckv_codec_core::{Chunk, ElementFormat, Part};
 
 use crate::backend::{
-    Attention, Backend, Observed, Place, Pricing, Quantise, Rotary, Silu, Store, Truth, Unit,
+    Attention, Backend, HeadNorm, Keep, Observed, Place, Pricing, Quantise, Rotary, Seen, Silu, Store, Truth,
+    Unit,
 };
 use crate::data::{self, ChunkDecoders, ChunkEncoders, Weights};
 use crate::error::Error;
@@ -161,6 +162,23 @@ impl<A: Backend, B: Backend> Backend for Both<A, B> {
         (self.first.upload(x.clone()), self.second.upload(x))
     }
 
+    fn room(&self, rows: usize, cols: usize) -> Self::Ints {
+        (self.first.room(rows, cols), self.second.room(rows, cols))
+    }
+
+    fn repeat(&self, row: &[i32], rows: usize) -> Self::Ints {
+        self.ints("repeat", self.first.repeat(row, rows), self.second.repeat(row, rows))
+    }
+
+    fn looks_up(&self) -> bool {
+        self.first.looks_up() && self.second.looks_up()
+    }
+
+    fn lookup(&self, table: &Self::Matrix, outputs: &[i32]) -> Option<Self::Ints> {
+        let first = self.first.lookup(&table.0, outputs)?;
+        Some(self.ints("lookup", first, self.second.lookup(&table.1, outputs)?))
+    }
+
     fn download(&self, x: &Self::Ints) -> data::Ints {
         self.first.download(&x.0)
     }
@@ -231,6 +249,20 @@ impl<A: Backend, B: Backend> Backend for Both<A, B> {
         self.compare("head_norm", &x.0, &x.1);
     }
 
+    fn heads(
+        &self,
+        x: &mut Self::Ints,
+        columns: Range<usize>,
+        norm: Option<&HeadNorm>,
+        rotary: &Rotary,
+        how: &Quantise,
+    ) -> Self::Rows {
+        let first = self.first.heads(&mut x.0, columns.clone(), norm, rotary, how);
+        let second = self.second.heads(&mut x.1, columns, norm, rotary, how);
+        self.rows("heads", &first, &second);
+        (first, second)
+    }
+
     fn rope(&self, x: &Self::Ints, columns: Range<usize>, rotary: &Rotary) -> Self::Ints {
         let first = self.first.rope(&x.0, columns.clone(), rotary);
         self.ints("rope", first, self.second.rope(&x.1, columns, rotary))
@@ -245,6 +277,17 @@ impl<A: Backend, B: Backend> Backend for Both<A, B> {
         self.first.add(&mut x.0, column, &y.0);
         self.second.add(&mut x.1, column, &y.1);
         self.compare("add", &x.0, &x.1);
+    }
+
+    fn put(&self, x: &mut Self::Ints, column: usize, y: &Self::Ints) {
+        self.first.put(&mut x.0, column, &y.0);
+        self.second.put(&mut x.1, column, &y.1);
+    }
+
+    fn activate(&self, gate_up: &Self::Ints, silu: Silu, how: &Quantise) -> Self::Rows {
+        let rows = (self.first.activate(&gate_up.0, silu, how), self.second.activate(&gate_up.1, silu, how));
+        self.rows("activate", &rows.0, &rows.1);
+        rows
     }
 
     fn silu(&self, gate_up: &Self::Ints, how: Silu) -> Self::Ints {
@@ -363,6 +406,35 @@ impl<A: Backend, B: Backend> Backend for Both<A, B> {
         Observed { truth: Truth { value, innovation }, energy }
     }
 
+    fn learn(
+        &self,
+        seen: &Seen<'_, Self>,
+        keep: Option<Keep<'_, Self::Ints>>,
+    ) -> (Self::Ints, Option<Self::Rows>) {
+        let Seen { pricing, mu, token, codes } = *seen;
+        let first = Seen { pricing, mu: &mu.0, token: &token.0, codes: &codes.0 };
+        let second = Seen { pricing, mu: &mu.1, token: &token.1, codes: &codes.1 };
+        let Some(keep) = keep else {
+            let energy = (self.first.learn(&first, None).0, self.second.learn(&second, None).0);
+            return (self.ints("learn (energies)", energy.0, energy.1), None);
+        };
+        let Keep { innovation, value, column, back, digits } = keep;
+        let ((a, b), (c, d)) = (innovation, value);
+        let one = Keep { innovation: &mut *a, value: &mut *c, column, back, digits };
+        let other = Keep { innovation: &mut *b, value: &mut *d, column, back, digits };
+        let (x, y) = (self.first.learn(&first, Some(one)), self.second.learn(&second, Some(other)));
+        let plane = column..column + pricing.channel.len();
+        for (what, a, b) in [("learn (innovations)", a, b), ("learn (values)", c, d)] {
+            self.compare(what, &self.first.columns(a, plane.clone()), &self.second.columns(b, plane.clone()));
+        }
+        let energy = self.ints("learn (energies)", x.0, y.0);
+        let rows = x.1.zip(y.1);
+        if let Some((a, b)) = &rows {
+            self.rows("learn (digits)", a, b);
+        }
+        (energy, rows)
+    }
+
     fn values(
         &self,
         codes: &Self::Codes,
@@ -431,10 +503,10 @@ mod tests {
             let mut b = Portable::new();
             let tables = b.tables_mut();
             let all = [&mut tables.sine, &mut tables.exp2, &mut tables.logistic];
-            all[what].iter_mut().for_each(|x| *x += 1 << 12);
+            all[what].iter_mut().for_each(|x| *x += 1 << 20);
             b
         };
-        for (what, operation) in ["rope", "attention", "silu"].into_iter().enumerate() {
+        for (what, operation) in ["rope", "attention", "activate"].into_iter().enumerate() {
             let both = Both::new(Portable::new(), spoil(what));
             let error = stream(&both, MODES[3]).unwrap_err();
             let found = both.difference().expect("they differ");

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use speckv_codec_core::Part;
 
-use crate::backend::{Backend, Quantise, Store, Truth};
-use crate::data::{Digits, Ints};
+use crate::backend::{Backend, Quantise, Seen, Store};
+use crate::data::Digits;
 use crate::error::Error;
 use crate::fixed::Scale;
 use crate::layer::{Layer, Regress};
@@ -66,11 +66,6 @@ impl<B: Backend> LoadedChain<B> {
     }
 }
 
-/// A row repeated for every token.
-fn repeated<B: Backend>(b: &B, row: &[i32], tokens: usize) -> B::Ints {
-    b.upload(Ints { rows: tokens, cols: row.len(), data: row.repeat(tokens) })
-}
-
 /// A run of a chain and the steps that advance it: what `Chain` does, and what the builder does while it fits.
 pub struct ChainState<'a, B: Backend> {
     about: &'a Description,
@@ -105,7 +100,7 @@ impl<'a, B: Backend> ChainState<'a, B> {
 
     /// Predicts a layer.
     pub fn begin_layer(&mut self, b: &B, weights: &ChainLayer<B>) {
-        let mut prediction = repeated(b, &weights.bias, self.layer.tokens());
+        let mut prediction = b.repeat(&weights.bias, self.layer.tokens());
         if let (Some(rows), Some(w)) = (&self.embed, &weights.embed) {
             b.gemm(rows, w, None, Store::ADD, &mut prediction);
         }
@@ -124,7 +119,7 @@ impl<'a, B: Backend> ChainState<'a, B> {
         let key = b.rope(&key, 0..width, &self.layer.rotary(true));
         let rows = [(key, 0), (value, 1)].map(|(x, part)| {
             let minus: Vec<i32> = weights.mean[part].iter().map(|m| -m).collect();
-            let mut difference = repeated(b, &minus, tokens);
+            let mut difference = b.repeat(&minus, tokens);
             b.add(&mut difference, 0, &x);
             b.quantise(&difference, &Quantise::rows(width, Digits::One, self.about.exponents[layer][part]))
         });
@@ -137,7 +132,7 @@ impl<'a, B: Backend> ChainState<'a, B> {
 pub struct Chain<'a, B: Backend> {
     file: &'a ProfileFile<'a>,
     weights: &'a LoadedChain<B>,
-    embedding: Option<&'a crate::profile::Embedded>,
+    embedding: Option<&'a crate::profile::Embedded<B>>,
     state: ChainState<'a, B>,
 }
 
@@ -147,7 +142,7 @@ impl<'a, B: Backend> Chain<'a, B> {
         file: &'a ProfileFile<'a>,
         mode: usize,
         weights: &'a LoadedChain<B>,
-        embedding: Option<&'a crate::profile::Embedded>,
+        embedding: Option<&'a crate::profile::Embedded<B>>,
         steps: &'a [u64],
     ) -> Self {
         let (d, about) = (&file.description, &file.description.modes[mode]);
@@ -159,7 +154,7 @@ impl<'a, B: Backend> Chain<'a, B> {
 impl<B: Backend> Predict<B> for Chain<'_, B> {
     fn begin(&mut self, b: &B, start: usize, tokens: usize, ids: &[u32]) -> Result<(), Error> {
         let embedded = match (self.embedding, &self.file.description.embedding) {
-            (Some(e), Some(about)) => Some((about, b.upload(self.file.embed(e, tokens, ids)?))),
+            (Some(e), Some(about)) => Some((about, self.file.embed(b, e, tokens, ids)?)),
             _ => None,
         };
         self.state.begin(b, start, tokens, embedded);
@@ -175,8 +170,8 @@ impl<B: Backend> Predict<B> for Chain<'_, B> {
         self.state.layer.predict(b, part, head)
     }
 
-    fn observe(&mut self, b: &B, layer: usize, part: Part, head: usize, seen: Truth<B::Ints>) {
-        self.state.layer.learn(b, (layer, part, head), seen, &self.weights.regress[layer]);
+    fn observe(&mut self, b: &B, layer: usize, part: Part, head: usize, seen: &Seen<'_, B>) -> B::Ints {
+        self.state.layer.learn(b, (layer, part, head), seen, &self.weights.regress[layer])
     }
 
     fn end_layer(&mut self, b: &B, layer: usize) -> Result<(), Error> {

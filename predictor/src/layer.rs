@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use speckv_codec_core::Part;
 
-use crate::backend::{Backend, Quantise, Rotary, Store, Truth};
+use crate::backend::{Backend, Keep, Quantise, Rotary, Seen, Store};
 use crate::data::Digits;
 use crate::error::Error;
 use crate::profile::{Description, ProfileFile};
@@ -71,8 +71,8 @@ impl<'a, B: Backend> Layer<'a, B> {
     /// Starts a layer from first predictions, `[tokens, 2 * kv_heads * head_dim]`, keys before RoPE.
     pub fn begin_layer(&mut self, b: &B, prediction: B::Ints) {
         let (tokens, width) = (self.tokens, self.width());
-        let zeros = || self.closed.then(|| b.zeros(tokens, width));
-        (self.innovation, self.value) = ([zeros(), zeros()], [zeros(), zeros()]);
+        let room = || self.closed.then(|| b.room(tokens, width));
+        (self.innovation, self.value) = ([room(), room()], [room(), room()]);
         self.prediction = Some(prediction);
     }
 
@@ -101,30 +101,29 @@ impl<'a, B: Backend> Layer<'a, B> {
         }
     }
 
-    /// Learns a plane; returns its innovations (keys before RoPE) as digits, for [`Layer::regress`].
-    pub fn observe(&mut self, b: &B, layer: usize, part: Part, head: usize, seen: Truth<B::Ints>) -> B::Rows {
-        let innovation = self.keep(b, part, head, seen);
-        self.digits(b, layer, part, &innovation)
-    }
-
-    /// Adds a plane to the layer's innovations and values; returns its innovations (keys before RoPE).
-    fn keep(&mut self, b: &B, part: Part, head: usize, seen: Truth<B::Ints>) -> B::Ints {
-        let hd = self.about.head_dim;
-        let innovation = match part {
-            Part::Key => b.rope(&seen.innovation, 0..hd, &self.rotary(true)),
-            Part::Value => seen.innovation,
+    /// Learns a plane; returns the log-energy of its innovations and, if asked, the innovations (keys before RoPE) as digits, for
+    /// [`Layer::regress`]. In an open loop nothing is kept and there are no digits.
+    pub fn observe(
+        &mut self,
+        b: &B,
+        (layer, part, head): (usize, Part, usize),
+        seen: &Seen<'_, B>,
+        digits: bool,
+    ) -> (B::Ints, Option<B::Rows>) {
+        let (hd, exponent) = (self.about.head_dim, self.about.exponents[layer][part as usize]);
+        let back = (part == Part::Key).then(|| self.rotary(true));
+        let p = part as usize;
+        let keep = match (&mut self.innovation[p], &mut self.value[p]) {
+            (Some(innovation), Some(value)) => Some(Keep {
+                innovation,
+                value,
+                column: head * hd,
+                back,
+                digits: digits.then(|| Quantise::rows(hd, self.residual, exponent)),
+            }),
+            _ => None,
         };
-        for (all, one) in [(&mut self.innovation, &innovation), (&mut self.value, &seen.value)] {
-            if let Some(all) = &mut all[part as usize] {
-                b.add(all, head * hd, one);
-            }
-        }
-        innovation
-    }
-
-    fn digits(&self, b: &B, layer: usize, part: Part, innovation: &B::Ints) -> B::Rows {
-        let exponent = self.about.exponents[layer][part as usize];
-        b.quantise(innovation, &Quantise::rows(self.about.head_dim, self.residual, exponent))
+        b.learn(seen, keep)
     }
 
     /// Adds a plane's innovations, through `matrix`, to the layer's predictions from `column` on.
@@ -133,23 +132,21 @@ impl<'a, B: Backend> Layer<'a, B> {
         b.gemm(innovation, matrix, None, Store { column, add: true }, prediction);
     }
 
-    /// Learns a plane and improves the predictions of those after it; nothing in an open loop.
+    /// Learns a plane and improves the predictions of those after it, in a closed loop; returns the log-energy of its innovations.
     pub fn learn(
         &mut self,
         b: &B,
         (layer, part, head): (usize, Part, usize),
-        seen: Truth<B::Ints>,
+        seen: &Seen<'_, B>,
         regress: &Regress<B>,
-    ) {
-        if !self.closed {
-            return;
-        }
-        let innovation = self.keep(b, part, head, seen);
-        if let Some(matrix) = regress.get(part, head) {
-            let rows = self.digits(b, layer, part, &innovation);
+    ) -> B::Ints {
+        let matrix = regress.get(part, head);
+        let (energy, rows) = self.observe(b, (layer, part, head), seen, matrix.is_some());
+        if let (Some(rows), Some(matrix)) = (rows, matrix) {
             let column = self.column(part, head) + self.about.head_dim;
             self.regress(b, &rows, column, matrix);
         }
+        energy
     }
 }
 

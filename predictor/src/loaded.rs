@@ -28,8 +28,8 @@ pub struct LoadedMode<'a, B: Backend> {
 enum Loaded<B: Backend> {
     /// Means, `[layer][part]`.
     Static(Vec<[Vec<i32>; 2]>),
-    Chain(LoadedChain<B>, Option<Embedded>),
-    Draft(LoadedNet<B>, Feedback<B>, Embedded),
+    Chain(LoadedChain<B>, Option<Embedded<B>>),
+    Draft(LoadedNet<B>, Feedback<B>, Embedded<B>),
 }
 
 impl<'a, B: Backend> LoadedMode<'a, B> {
@@ -48,10 +48,10 @@ impl<'a, B: Backend> LoadedMode<'a, B> {
             (Kind::Draft, Some(n)) => Loaded::Draft(
                 LoadedNet::load(b, file, n)?,
                 Feedback::load(b, file, mode, n)?,
-                file.embedding()?,
+                file.embedding(b)?,
             ),
             (Kind::Chain, _) => {
-                let embedding = about.ids.then(|| file.embedding()).transpose()?;
+                let embedding = about.ids.then(|| file.embedding(b)).transpose()?;
                 Loaded::Chain(LoadedChain::load(b, file, mode)?, embedding)
             }
             _ => {

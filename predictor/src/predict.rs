@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use speckv_codec_core::Part;
 
-use crate::backend::{Backend, Truth, Unit};
+use crate::backend::{Backend, Seen, Unit};
 use crate::error::Error;
 
 /// What a predictor must know of the tokens before a run.
@@ -28,8 +28,8 @@ pub trait Predict<B: Backend> {
     fn begin_layer(&mut self, b: &B, layer: usize) -> Result<(), Error>;
     /// The mean of a plane (keys after RoPE), in the layer's fixed point.
     fn predict(&mut self, b: &B, layer: usize, part: Part, head: usize) -> B::Ints;
-    /// Learns what a plane was.
-    fn observe(&mut self, b: &B, layer: usize, part: Part, head: usize, seen: Truth<B::Ints>);
+    /// Learns what a plane was; returns the log-energy of its innovations, token by token.
+    fn observe(&mut self, b: &B, layer: usize, part: Part, head: usize, seen: &Seen<'_, B>) -> B::Ints;
     /// Ends a layer: all its planes are known.
     fn end_layer(&mut self, b: &B, layer: usize) -> Result<(), Error>;
     /// What it must know of the tokens before a run.

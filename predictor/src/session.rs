@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use speckv_codec_core::{ElementFormat, Geometry, Part};
 
-use crate::backend::{Backend, Place, Pricing};
+use crate::backend::{Backend, Place, Pricing, Seen};
 use crate::coding::CodingTables;
 use crate::error::Error;
 use crate::predict::{Before, Energies, Predict, Units};
@@ -167,14 +167,14 @@ impl<'a, B: Backend> Session<'a, B> {
         for layer in 0..self.geometry.layers {
             let mut parts = Vec::new();
             for part in [Part::Key, Part::Value] {
-                let mut all = b.zeros(tokens, self.geometry.kv_heads * hd);
+                let mut all = b.room(tokens, self.geometry.kv_heads * hd);
                 for head in 0..self.geometry.kv_heads {
                     b.enter(Place { token: self.position, layer, plane: Some((part, head)) });
                     let unit = self.units.get(layer, part, head);
                     let exponent = self.exponents[layer][part as usize];
                     let codes = codes(layer, part, head);
                     expect_codes(b.count(&codes), tokens * hd)?;
-                    b.add(&mut all, head * hd, &b.values(&codes, hd, self.format, unit, exponent));
+                    b.put(&mut all, head * hd, &b.values(&codes, hd, self.format, unit, exponent));
                 }
                 parts.push(all);
             }
@@ -229,9 +229,8 @@ impl<'a, B: Backend> Session<'a, B> {
                     let token = energies.scale(b, tokens, part, self.predictor.powers(), weights);
                     let mu = self.predictor.predict(b, layer, part, head);
                     let codes = planes.plane(b, (layer, part, head), &pricing, &mu, &token)?;
-                    let seen = b.observe(&pricing, &mu, &token, &codes);
-                    energies.push(part, seen.energy);
-                    self.predictor.observe(b, layer, part, head, seen.truth);
+                    let seen = Seen { pricing: &pricing, mu: &mu, token: &token, codes: &codes };
+                    energies.push(part, self.predictor.observe(b, layer, part, head, &seen));
                     planes.learnt(b, (layer, part, head), codes);
                 }
             }

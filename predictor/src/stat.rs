@@ -4,8 +4,7 @@ use alloc::vec::Vec;
 
 use speckv_codec_core::Part;
 
-use crate::backend::{Backend, Rotary, Truth};
-use crate::data::Ints;
+use crate::backend::{Backend, Rotary, Seen};
 use crate::error::Error;
 use crate::predict::Predict;
 
@@ -38,7 +37,7 @@ impl<B: Backend> Predict<B> for Static {
 
     fn predict(&mut self, b: &B, layer: usize, part: Part, head: usize) -> B::Ints {
         let mean = &self.means[layer][part as usize][head * self.head_dim..][..self.head_dim];
-        let x = b.upload(Ints { rows: self.tokens, cols: self.head_dim, data: mean.repeat(self.tokens) });
+        let x = b.repeat(mean, self.tokens);
         match part {
             Part::Value => x,
             Part::Key => {
@@ -53,7 +52,9 @@ impl<B: Backend> Predict<B> for Static {
         }
     }
 
-    fn observe(&mut self, _: &B, _: usize, _: Part, _: usize, _: Truth<B::Ints>) {}
+    fn observe(&mut self, b: &B, _: usize, _: Part, _: usize, seen: &Seen<'_, B>) -> B::Ints {
+        b.learn(seen, None).0
+    }
 
     fn end_layer(&mut self, _: &B, _: usize) -> Result<(), Error> {
         Ok(())

@@ -116,9 +116,9 @@ const LISTED: [i32; 4] = [-1, 5, 9, i32::MAX];
 fn listed_ids_have_their_rows_and_others_zeros() {
     let bytes = listed(&LISTED, true);
     let file = ProfileFile::parse(&bytes).unwrap();
-    let (embedded, width) = (file.embedding().unwrap(), Make::default().hidden);
+    let (embedded, width) = (file.embedding(&Portable::new()).unwrap(), Make::default().hidden);
     let ids = [9, 6, 5, i32::MAX as u32, i32::MAX as u32 + 1, u32::MAX, 0];
-    let x = file.embed(&embedded, ids.len(), &ids).unwrap();
+    let x = file.embed(&Portable::new(), &embedded, ids.len(), &ids).unwrap();
     let table = file.weights("embed", LISTED.len(), width).unwrap();
     for (t, row) in [Some(2), None, Some(1), Some(3), None, None, None].into_iter().enumerate() {
         let expected = row.map_or(vec![0; width], |row: usize| {
@@ -128,11 +128,14 @@ fn listed_ids_have_their_rows_and_others_zeros() {
         assert!(x.row(t) == expected, "token {t}, id {}", ids[t]);
         assert_eq!(row.is_some(), x.row(t).iter().any(|v| *v != 0));
     }
-    assert!(matches!(file.embed(&embedded, 3, &ids), Err(Error::Input(_))));
+    assert!(matches!(file.embed(&Portable::new(), &embedded, 3, &ids), Err(Error::Input(_))));
 
     let plain = Make::default().profile().unwrap();
     let file = ProfileFile::parse(&plain).unwrap();
-    let error = file.embed(&file.embedding().unwrap(), 1, &[50]).unwrap_err().to_string();
+    let error = file
+        .embed(&Portable::new(), &file.embedding(&Portable::new()).unwrap(), 1, &[50])
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("token id 50 is outside the target's vocabulary of 50"), "{error}");
 }
 
@@ -140,7 +143,7 @@ fn listed_ids_have_their_rows_and_others_zeros() {
 fn lists_of_ids_must_ascend() {
     for ids in [[5, 5, 9, 10], [9, 5, 10, 11], [0, 1, 2, -3]] {
         let bytes = listed(&ids, true);
-        let error = ProfileFile::parse(&bytes).unwrap().embedding().err().unwrap();
+        let error = ProfileFile::parse(&bytes).unwrap().embedding(&Portable::new()).err().unwrap();
         assert!(error.to_string().contains("ids do not ascend"), "{error}");
     }
 }

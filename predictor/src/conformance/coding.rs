@@ -7,9 +7,10 @@ use core::ops::Range;
 use speckv_codec_core::{Chunk, ChunkDecoder, ChunkEncoder, ElementFormat, Shape};
 
 use super::inputs::Pattern;
+use super::rows::reveal;
 use super::{Case, definition};
-use crate::backend::{Backend, Pricing, Unit};
-use crate::data::Ints;
+use crate::backend::{Backend, Keep, Pricing, Quantise, Rotary, Seen, Unit};
+use crate::data::{Digits, Ints};
 use crate::error::Error;
 use crate::random::Random;
 
@@ -251,6 +252,52 @@ pub fn observe<B: Backend>(b: &B) {
             check("values", &found.truth.value, &expected.truth.value);
             check("innovations", &found.truth.innovation, &expected.truth.innovation);
             check("energies", &found.energy, &expected.energy);
+        }
+    }
+}
+
+/// `learn`: what is kept and where, keys turned back, digits of either kind, and energies alone.
+pub fn learn<B: Backend>(b: &B) {
+    let p = definition();
+    for seed in 0..96 {
+        let rng = &mut Random::new(seed + 700);
+        let format = ElementFormat::ALL[seed as usize % 4];
+        let (rows, cols) = (rng.pick(&[1, 5, 70]), rng.pick(&[2, 6, 64, 64, 80, 96, 128, 128, 256]));
+        let plane = Plane::new(rng, rows, cols, format);
+        let shape = Shape::gaussian();
+        let (pricing, left, right) =
+            (plane.pricing(&shape), rng.within(0, 70) as usize, rng.within(0, 70) as usize);
+        let steps: Vec<u64> = (0..cols / 2).map(|i| rng.bits() >> (i % 60)).collect();
+        let back = Rotary { head_dim: cols, steps: &steps, start: rng.bits() >> 40, inverse: true };
+        let back = (rng.bits() & 1 == 0).then_some(back);
+        let digits = rng.pick(&[Some(Digits::One), Some(Digits::Two), None]);
+        let digits = digits.map(|d| Quantise::rows(cols, d, plane.exponent));
+        let before = Pattern::Full.ints(rng, rows, left + cols + right);
+
+        let (mut innovation, mut value) = (before.clone(), before.clone());
+        let seen = Seen { pricing: &pricing, mu: &plane.mu, token: &plane.token, codes: &plane.codes };
+        let keep = Keep { innovation: &mut innovation, value: &mut value, column: left, back, digits };
+        let (energy, expected) = p.learn(&seen, Some(keep));
+
+        let (mu, token) = (b.upload(plane.mu.clone()), b.upload(plane.token.clone()));
+        let codes = b.upload_codes(plane.codes.clone());
+        let seen = Seen { pricing: &pricing, mu: &mu, token: &token, codes: &codes };
+        let (mut ours, mut our_value) = (b.upload(before.clone()), b.upload(before));
+        let keep = Keep { innovation: &mut ours, value: &mut our_value, column: left, back, digits };
+        let (our_energy, found) = b.learn(&seen, Some(keep));
+        let what =
+            |of| format!("learnt {of} of {rows} x {cols} at {left}, {format:?}, back {}", back.is_some());
+        let check = |of, found: &B::Ints, expected: &Ints| {
+            Case::new(b, what(of), seed).same(&b.download(found), expected)
+        };
+        check("values", &our_value, &value);
+        check("innovations", &ours, &innovation);
+        check("energies", &our_energy, &energy);
+        check("energies alone", &b.learn(&seen, None).0, &energy);
+        let case = Case::new(b, what("digits"), seed);
+        case.equal(&found.is_some(), &expected.is_some());
+        if let (Some(found), Some(expected)) = (found, expected) {
+            case.same(&reveal(b, &found, &expected), &reveal(&p, &expected, &expected));
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod attention;
 mod coding;
+mod heads;
 mod inputs;
 mod product;
 mod rows;
@@ -25,10 +26,14 @@ use crate::portable::Portable;
 
 pub use crate::random::Random;
 pub use attention::attention;
-pub use coding::{decode_damaged, encode_and_decode, observe, reject, values};
+pub use coding::{decode_damaged, encode_and_decode, learn, observe, reject, values};
+pub use heads::heads;
 pub use inputs::Pattern;
 pub use product::{gemm, large, load_all_sizes};
-pub use rows::{add, append, columns, head_norm, power, quantise, rms, rope, silu, token_scale, transfer};
+pub use rows::{
+    activate, add, append, columns, head_norm, lookup, power, put, quantise, repeat, rms, rope, silu,
+    token_scale, transfer,
+};
 pub use streams::streams;
 
 /// Checks every property; panics at the first difference.
@@ -48,8 +53,8 @@ macro_rules! conformance_properties {
     ($then:ident, $argument:tt) => {
         $then! {
             $argument
-            transfer quantise rms gemm load_all_sizes head_norm rope columns add silu append attention power token_scale
-            encode_and_decode decode_damaged reject observe values
+            transfer repeat lookup quantise rms gemm load_all_sizes head_norm heads rope columns add put silu activate append attention
+            power token_scale encode_and_decode decode_damaged reject observe learn values
         }
     };
 }

@@ -7,7 +7,7 @@ use super::inputs::Pattern;
 use super::{Case, definition};
 use crate::backend::{Backend, Quantise, Rotary, Silu, Store};
 use crate::data::{Digits, Ints, Rows, Weights};
-use crate::fixed::{LIMIT, Scale};
+use crate::fixed::{LIMIT, Scale, scaled};
 use crate::random::Random;
 
 const SIZES: [(usize, usize); 6] = [(1, 1), (1, 64), (3, 7), (5, 129), (2, 576), (70, 33)];
@@ -21,10 +21,48 @@ pub fn transfer<B: Backend>(b: &B) {
     }
 }
 
+/// `repeat`, and `room` that is filled by `put`.
+pub fn repeat<B: Backend>(b: &B) {
+    for (i, (rows, cols)) in SIZES.into_iter().enumerate() {
+        let row = Pattern::Full.ints(&mut Random::new(i as u64), 1, cols);
+        let case = Case::new(b, format!("{rows} times {cols} columns"), i as u64);
+        let expected = definition().repeat(&row.data, rows);
+        case.same(&b.download(&b.repeat(&row.data, rows)), &expected);
+        let mut filled = b.room(rows, cols);
+        b.put(&mut filled, 0, &b.upload(expected.clone()));
+        case.same(&b.download(&filled), &expected);
+    }
+}
+
+/// `lookup`, where it answers: rows of a table in any order and none.
+pub fn lookup<B: Backend>(b: &B) {
+    for (seed, digits) in [(0, Digits::One), (1, Digits::Two)] {
+        for inp in [1, 64, 130] {
+            let rng = &mut Random::new(seed);
+            let weights = Pattern::Full.weights(rng, 40, inp, digits, (-20, 12), false);
+            let outputs: Vec<i32> = (0..70).map(|_| rng.within(-1, 39)).collect();
+            let mut expected = Ints::zeros(outputs.len(), inp);
+            for (t, o) in outputs.iter().enumerate().filter(|(_, o)| **o >= 0) {
+                for i in 0..inp {
+                    let q = weights.values[*o as usize * inp + i];
+                    expected.data[t * inp + i] = scaled(q as i32, weights.scales[*o as usize], Scale::ONE);
+                }
+            }
+            let table = b.load(weights).expect("a table");
+            let found = b.lookup(&table, &outputs);
+            assert_eq!(found.is_some(), b.looks_up(), "{}: lookup answers as looks_up says", b.name());
+            if let Some(found) = found {
+                Case::new(b, format!("lookup in {digits:?} x {inp}"), seed)
+                    .same(&b.download(&found), &expected);
+            }
+        }
+    }
+}
+
 /// Rows as numbers: products with a unit matrix, its scales chosen so that each row's `q * mantissa` comes out whole.
 ///
 /// Every exponent that the definition's rows have gets its own columns: a wrong mantissa, exponent or digit shows.
-fn reveal<B: Backend>(b: &B, rows: &B::Rows, expected: &Rows) -> Ints {
+pub(super) fn reveal<B: Backend>(b: &B, rows: &B::Rows, expected: &Rows) -> Ints {
     assert_eq!(expected.group, expected.cols, "one scale a row");
     let k = expected.cols;
     let mut exponents: Vec<i16> = expected.scales.iter().map(|s| s.e).collect();
@@ -205,6 +243,54 @@ pub fn add<B: Backend>(b: &B) {
                 definition().add(&mut x, column, &y);
                 Case::new(b, format!("add {py:?} to {px:?} at {column} of {cols}"), seed)
                     .same(&b.download(&found), &x);
+            }
+        }
+    }
+}
+
+/// `put`: offsets, fewer rows than there are.
+pub fn put<B: Backend>(b: &B) {
+    for (seed, (rows, cols, column, width)) in
+        [(5, 64, 0, 64), (5, 9, 4, 3), (3, 130, 66, 64), (5, 256, 128, 128)].into_iter().enumerate()
+    {
+        let rng = &mut Random::new(seed as u64);
+        let (mut x, y) = (Pattern::Full.ints(rng, 5, cols), Pattern::Full.ints(rng, rows, width));
+        let mut found = b.upload(x.clone());
+        b.put(&mut found, column, &b.upload(y.clone()));
+        definition().put(&mut x, column, &y);
+        Case::new(b, format!("put {rows} x {width} at {column} of {cols}"), seed as u64)
+            .same(&b.download(&found), &x);
+    }
+}
+
+/// `activate`: as `silu`, then digits of either kind, with and without Hadamard transforms.
+pub fn activate<B: Backend>(b: &B) {
+    let p = definition();
+    let mut seed = 0;
+    for pattern in Pattern::ALL {
+        for (cols, hadamard) in [(1, 0), (37, 0), (64, 6), (96, 5), (256, 8), (1536, 0), (1536, 9)] {
+            for digits in [Digits::One, Digits::Two] {
+                seed += 1;
+                let rng = &mut Random::new(seed);
+                let silu = Silu { gate: rng.within(12, 28), up: rng.within(2, 28), out: rng.within(-20, 28) };
+                let mut x = pattern.ints(rng, 3, 2 * cols);
+                let edge = 16i64 << silu.gate;
+                for v in x.data.iter_mut().step_by(5) {
+                    let v5 = rng.pick(&[edge, -edge, 0]) + rng.within(-3, 3) as i64;
+                    *v = v5.clamp(-(LIMIT as i64), LIMIT as i64) as i32;
+                }
+                let how = Quantise { hadamard, ..Quantise::rows(cols, digits, silu.out) };
+                let expected = p.activate(&x, silu, &how);
+                let rows = b.activate(&b.upload(x), silu, &how);
+                let case = Case::new(b, format!("{pattern:?} 3 x {cols}, {silu:?}, {how:?}"), seed);
+                match (cols <= 256, b.download_rows(&rows)) {
+                    (_, Some(found)) => case.equal(&found, &expected),
+                    (true, None) => {
+                        case.same(&reveal(b, &rows, &expected), &reveal(&p, &expected, &expected))
+                    }
+                    // The product with a unit matrix would be large.
+                    (false, None) => continue,
+                }
             }
         }
     }

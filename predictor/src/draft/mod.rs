@@ -8,7 +8,7 @@ pub use state::State;
 
 use speckv_codec_core::Part;
 
-use crate::backend::{Backend, Truth};
+use crate::backend::{Backend, Seen};
 use crate::error::Error;
 use crate::predict::{Before, Predict};
 use crate::profile::{Embedded, ProfileFile};
@@ -16,7 +16,7 @@ use crate::profile::{Embedded, ProfileFile};
 /// The draft predictor over a loaded network.
 pub struct Draft<'a, B: Backend> {
     file: &'a ProfileFile<'a>,
-    embedding: &'a Embedded,
+    embedding: &'a Embedded<B>,
     net: &'a LoadedNet<B>,
     feedback: &'a Feedback<B>,
     state: State<'a, B>,
@@ -27,7 +27,7 @@ impl<'a, B: Backend> Draft<'a, B> {
     pub fn new(
         file: &'a ProfileFile<'a>,
         mode: usize,
-        embedding: &'a Embedded,
+        embedding: &'a Embedded<B>,
         net: &'a LoadedNet<B>,
         feedback: &'a Feedback<B>,
         steps: &'a [u64],
@@ -39,8 +39,8 @@ impl<'a, B: Backend> Draft<'a, B> {
 
 impl<B: Backend> Predict<B> for Draft<'_, B> {
     fn begin(&mut self, b: &B, start: usize, tokens: usize, ids: &[u32]) -> Result<(), Error> {
-        let hidden = self.file.embed(self.embedding, tokens, ids)?;
-        self.state.begin(start, b.upload(hidden), tokens);
+        let hidden = self.file.embed(b, self.embedding, tokens, ids)?;
+        self.state.begin(start, hidden, tokens);
         Ok(())
     }
 
@@ -53,8 +53,8 @@ impl<B: Backend> Predict<B> for Draft<'_, B> {
         self.state.layer.predict(b, part, head)
     }
 
-    fn observe(&mut self, b: &B, layer: usize, part: Part, head: usize, seen: Truth<B::Ints>) {
-        self.state.layer.learn(b, (layer, part, head), seen, &self.feedback.regress[layer]);
+    fn observe(&mut self, b: &B, layer: usize, part: Part, head: usize, seen: &Seen<'_, B>) -> B::Ints {
+        self.state.layer.learn(b, (layer, part, head), seen, &self.feedback.regress[layer])
     }
 
     fn end_layer(&mut self, b: &B, layer: usize) -> Result<(), Error> {

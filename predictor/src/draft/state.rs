@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use speckv_codec_core::Part;
 
 use super::net::{NetLayer, Rest};
-use crate::backend::{Attention, Backend, Quantise, Silu, Store};
+use crate::backend::{Attention, Backend, HeadNorm, Quantise, Silu, Store};
 use crate::data::Digits;
 use crate::fixed::Scale;
 use crate::layer::Layer;
@@ -101,7 +101,7 @@ impl<'a, B: Backend> State<'a, B> {
     /// Predicts a layer's keys (before RoPE) and values from the residual stream.
     pub fn begin_layer(&mut self, b: &B, layer: usize, weights: &NetLayer<B>) {
         let w = self.layer.width();
-        let mut kv = b.zeros(self.layer.tokens(), 2 * w);
+        let mut kv = b.room(self.layer.tokens(), 2 * w);
         b.gemm(&self.normed(b, self.net.digits.kv), &weights.kv, None, Store::SET, &mut kv);
         if let Some(norm) = &weights.key_norm {
             b.head_norm(&mut kv, 0..w, self.exponents(layer).raw_key, self.eps(), norm);
@@ -121,9 +121,9 @@ impl<'a, B: Backend> State<'a, B> {
         b.gemm(&rows, gain, self.rms.as_ref(), Store::ADD, hidden);
     }
 
-    fn attention_rows(&self, b: &B, x: &B::Ints, exponent: i32, gain: Scale) -> B::Rows {
+    fn attention_digits(&self, exponent: i32, gain: Scale) -> Quantise {
         let hd = self.about.head_dim;
-        let how = Quantise {
+        Quantise {
             group: hd,
             hadamard: hd.trailing_zeros(),
             digits: digits(self.net.digits.attention),
@@ -131,14 +131,13 @@ impl<'a, B: Backend> State<'a, B> {
             exponent,
             norm: None,
             gain,
-        };
-        b.quantise(x, &how)
+        }
     }
 
     fn remember(&mut self, b: &B, layer: usize, key: &B::Ints, value: &B::Ints) {
         let [fk, fv] = self.about.exponents[layer];
-        let key = self.attention_rows(b, key, fk, Scale::ONE);
-        let value = self.attention_rows(b, value, fv, Scale::ONE);
+        let key = b.quantise(key, &self.attention_digits(fk, Scale::ONE));
+        let value = b.quantise(value, &self.attention_digits(fv, Scale::ONE));
         match &mut self.past[layer] {
             Some([k, v]) => {
                 b.append(k, key);
@@ -165,15 +164,13 @@ impl<'a, B: Backend> State<'a, B> {
                 [b.rope(both, 0..w, &self.layer.rotary(false)), b.columns(both, w..2 * w)]
             }
         };
-        let mut query = b.zeros(self.layer.tokens(), wide);
+        let mut query = b.room(self.layer.tokens(), wide);
         b.gemm(&self.normed(b, net.digits.q), q, None, Store::SET, &mut query);
-        if let Some(norm) = norm {
-            b.head_norm(&mut query, 0..wide, e.raw_query, self.eps(), norm);
-        }
-        let query = b.rope(&query, 0..wide, &self.layer.rotary(false));
         // Scores in octaves: log2(e) / sqrt(head_dim), and 1 / block for the unnormalised Hadamard of query and key.
         let gain = LOG2_E.times(inverse_sqrt(hd)).times(hadamard_gain(2 * hd.trailing_zeros()));
-        let query = self.attention_rows(b, &query, e.query, gain);
+        let norm = norm.map(|weight| HeadNorm { exponent: e.raw_query, eps: self.eps(), weight });
+        let how = self.attention_digits(e.query, gain);
+        let query = b.heads(&mut query, 0..wide, norm.as_ref(), &self.layer.rotary(false), &how);
         self.remember(b, layer, &key, &value);
         let how = Attention {
             heads: net.heads,
@@ -198,28 +195,37 @@ impl<'a, B: Backend> State<'a, B> {
         b.gemm(&rows, o, None, Store::ADD, self.hidden.as_mut().expect("a run has begun"));
     }
 
-    /// The input of down.
-    pub fn activate(&self, b: &B, layer: usize, gate_up: &B::Matrix) -> B::Ints {
-        let e = self.exponents(layer);
-        let mut both = b.zeros(self.layer.tokens(), 2 * self.net.ffn);
+    /// Gate and up of the MLP, in one matrix.
+    pub fn gate_up(&self, b: &B, gate_up: &B::Matrix) -> B::Ints {
+        let mut both = b.room(self.layer.tokens(), 2 * self.net.ffn);
         b.gemm(&self.normed(b, self.net.digits.gate_up), gate_up, None, Store::SET, &mut both);
-        b.silu(&both, Silu { gate: e.gate, up: e.up, out: e.act })
+        both
     }
 
-    /// Adds down of what [`State::activate`] gave: the residual stream of the next layer.
-    pub fn down(&mut self, b: &B, layer: usize, act: &B::Ints, down: &B::Matrix) {
-        let net = self.net;
-        let plain = Quantise::rows(net.ffn, digits(net.digits.down), self.exponents(layer).act);
-        let rows = b.quantise(act, &Quantise { hadamard: net.hadamard_down, ..plain });
-        b.gemm(&rows, down, None, Store::ADD, self.hidden.as_mut().expect("a run has begun"));
+    /// Fixed points around SiLU.
+    pub fn silu(&self, layer: usize) -> Silu {
+        let e = self.exponents(layer);
+        Silu { gate: e.gate, up: e.up, out: e.act }
+    }
+
+    /// How the input of down, `silu(gate) * up`, becomes digits.
+    pub fn down_digits(&self, layer: usize) -> Quantise {
+        let plain = Quantise::rows(self.net.ffn, digits(self.net.digits.down), self.exponents(layer).act);
+        Quantise { hadamard: self.net.hadamard_down, ..plain }
+    }
+
+    /// Adds down of its input: the residual stream of the next layer.
+    pub fn down(&mut self, b: &B, rows: &B::Rows, down: &B::Matrix) {
+        b.gemm(rows, down, None, Store::ADD, self.hidden.as_mut().expect("a run has begun"));
     }
 
     /// Attention, then the MLP.
     pub fn rest(&mut self, b: &B, layer: usize, w: &Rest<B>) {
         let mixed = self.attend(b, layer, &w.q, w.query_norm.as_deref());
         self.output(b, layer, &mixed, &w.o);
-        let act = self.activate(b, layer, &w.gate_up);
-        self.down(b, layer, &act, &w.down);
+        let both = self.gate_up(b, &w.gate_up);
+        let act = b.activate(&both, self.silu(layer), &self.down_digits(layer));
+        self.down(b, &act, &w.down);
     }
 
     /// Drops a layer's keys and values: no later run will follow.

@@ -267,6 +267,12 @@ impl Backend for Portable {
         }
     }
 
+    fn put(&self, x: &mut Ints, column: usize, y: &Ints) {
+        for (x, y) in x.data.chunks_exact_mut(x.cols).zip(y.data.chunks_exact(y.cols)) {
+            x[column..column + y.len()].copy_from_slice(y);
+        }
+    }
+
     fn silu(&self, gate_up: &Ints, how: Silu) -> Ints {
         map_rows(gate_up, gate_up.cols / 2, |_, row, out| elementwise::silu_row(row, how, out, &self.tables))
     }
