@@ -312,8 +312,8 @@ impl<V: Int> Shared<V> {
         // z * MANT < 2^30.
         let away = (z * w.scale.mant).sar((c(25) - w.scale.octave).max(c(0)));
         let value = (w.mu + away).max(w.lowest).min(w.highest);
-        let sign = value.sar(c(31));
-        // Zero's nearest magnitude is 1's, or a neighbour.
+        // Zero's nearest magnitude is 1's, or a neighbour; -1's where the window ends at 0, for 1's may lie beyond it.
+        let sign = value.min(w.highest - c(1)).sar(c(31));
         let v = ((value ^ sign) - sign).max(c(1)).min(c(self.largest));
         let (t, significand) = self.nearest::<F>(v);
         let carry = significand.shr(c(F::MB + 1));

@@ -64,8 +64,8 @@ impl<'a> Window<'a> {
         let z = self.tables.guess(slot);
         let away = (i64::from(z * self.scale.mant) << self.scale.octave) >> 25;
         let value = (i64::from(self.mu) + away).max(self.lowest.into()).min(self.highest.into()) as i32;
-        let sign = value >> 31;
-        // Zero's nearest magnitude is 1's, or a neighbour.
+        // Zero's nearest magnitude is 1's, or a neighbour; -1's where the window ends at 0, for 1's may lie beyond it.
+        let sign = value.min(self.highest - 1) >> 31;
         let v = value.unsigned_abs().clamp(1, self.tables.largest);
         let (binade, significand) = self.octave.nearest::<F>(v);
         let cell = self.octave.cell::<F>(binade, significand)?;
