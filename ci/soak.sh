@@ -22,6 +22,8 @@ if [[ -z $speckv ]]; then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# A build in the meantime may not pull it from under a soak of hours.
+cp "${CARGO_TARGET_DIR:-target}/release/examples/soak" "$work/soak"
 
 heading "soak: captures"
 model=models/tiny-qwen3
@@ -33,7 +35,7 @@ capture code-python-library.txt e4m3 d --scale-per-head
 capture prose-king-james-bible.txt e5m2 e
 
 heading "soak: $seconds s, seed $seed"
-RAYON_NUM_THREADS=${RAYON_NUM_THREADS:-1} "${CARGO_TARGET_DIR:-target}/release/examples/soak" \
+RAYON_NUM_THREADS=${RAYON_NUM_THREADS:-1} "$work/soak" \
     "$seconds" "$seed" $model/profile.speckv "$work"/*.safetensors | tee "$work/totals"
 # A soak of nothing would pass.
 cases=$(sed -nE '1s/.*: ([0-9]+) cases.*/\1/p' "$work/totals")

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::limits::OLDEST;
+
 /// Result with this crate's [`Error`].
 pub type Result<T> = core::result::Result<T, Error>;
 
@@ -196,7 +198,7 @@ impl fmt::Display for Error {
         match *self {
             Self::NotAStream => write!(f, "not a speckv stream"),
             Self::UnsupportedVersion { found, newest } => {
-                write!(f, "unsupported version {found} (this reader knows 1..={newest})")
+                write!(f, "unsupported version {found} (this reader knows {OLDEST}..={newest})")
             }
             Self::Truncated { offset, needed, found } => {
                 write!(f, "truncated: {needed} bytes needed at byte {offset}, {found} there")

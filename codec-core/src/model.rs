@@ -214,10 +214,8 @@ impl<'a> ScalarModel<'a> {
         let value = i64::from(self.mu) + ((i64::from(z) * i64::from(self.reach)) >> 14);
         let value = value.clamp(1 - i64::from(FIXED_LIMIT), i64::from(FIXED_LIMIT) - 1) as i32;
         let (number, cell) = self.grid.cell_of(self.format.rank_of_fixed(value, self.exponent));
-        if number < self.lo || number > self.hi {
-            let number = number.clamp(self.lo, self.hi);
-            return (number, self.grid.cell(number));
-        }
+        // |z| is at most 2^14, so the value lies within the reach.
+        debug_assert!((self.lo..=self.hi).contains(&number));
         (number, cell)
     }
 }

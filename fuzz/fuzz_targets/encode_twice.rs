@@ -1,9 +1,11 @@
-//! Encoding is a function: the same bytes again, from another encoder, from a copy of one half-way, and from what was decoded; in a stream too.
+//! Encoding is a function: the same bytes again, from another encoder, from a copy of one half-way, and from what was decoded; in a stream too. Wrong calls in
+//! between are refused by the exact error and change nothing.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use speckv_codec_core::{ChunkEncoder, Geometry, Header, Limits, Name, PredictorKind, Stream, write_stream};
 use speckv_fuzz::input::Planes;
+use speckv_fuzz::mistakes;
 
 fuzz_target!(|input: Planes| {
     let format = input.sizes.format;
@@ -16,6 +18,7 @@ fuzz_target!(|input: Planes| {
         let parsed = Stream::parse(&bytes, &Limits::default()).expect("a stream");
         assert_eq!(parsed.chunk(0).map(|c| c.payload), Ok(&chunk.payload[..]));
         assert_eq!(parsed.extract(0).as_ref(), Ok(&bytes));
+        mistakes::of_stream(&parsed);
         assert_eq!(stream(&input, &chunk), bytes);
     }
 
@@ -23,6 +26,11 @@ fuzz_target!(|input: Planes| {
     let ids = decoder.token_ids().map(<[u32]>::to_vec);
     let mut encoder = ChunkEncoder::new(format, input.planes.len(), ids.as_deref());
     for (at, plane) in input.planes.iter().enumerate() {
+        if at == 0 || at + 1 == input.planes.len() {
+            mistakes::of_encoder(&input, &mut encoder, at);
+            mistakes::of_decoder(&input, &decoder, at);
+            mistakes::of_shape(&plane.model.shape);
+        }
         if at == input.planes.len() / 2 {
             // A copy goes on; what is left behind must not matter.
             let copy = encoder.clone();
@@ -33,6 +41,8 @@ fuzz_target!(|input: Planes| {
         decoder.next_plane(&plane.model.plane(format), &mut codes).expect("an encoded plane decodes");
         encoder.push_plane(&plane.model.plane(format), &codes).expect("a decoded plane encodes");
     }
+    mistakes::of_full_encoder(&input, &mut encoder);
+    mistakes::of_done_decoder(&input, &decoder, chunk.values_checksum);
     decoder.finish(chunk.values_checksum).expect("an encoded chunk ends as it must");
     assert_eq!(encoder.finish().expect("all planes are there"), chunk);
 });

@@ -9,7 +9,8 @@ use libfuzzer_sys::fuzz_target;
 use speckv_codec_core::checksum::xxh3;
 use speckv_codec_core::stream::Entry;
 use speckv_codec_core::{
-    Checksum, ElementFormat, Error, Front, Geometry, Header, Limits, Name, PredictorKind, Stream, write_front,
+    Checksum, ElementFormat, Error, Front, Geometry, Header, Limits, Name, PredictorKind, Rule, Stream,
+    write_front,
 };
 use speckv_fuzz::input::many;
 use speckv_fuzz::{memory, one_line};
@@ -20,6 +21,7 @@ fn check(bytes: &[u8]) -> speckv_codec_core::Result<()> {
     let again = write_front(&front.header, &front.directory).expect("what was read can be written");
     assert_eq!(again, bytes[..front.len as usize]);
     front.header.check().expect("what was read keeps the rules");
+    limits(bytes, &front.header);
     for index in 0..front.directory.len() {
         assert!(front.directory[index].payload_len <= front.header.payload_bound(index as u64));
     }
@@ -38,6 +40,32 @@ fn check(bytes: &[u8]) -> speckv_codec_core::Result<()> {
         assert_eq!(alone.chunk(0).expect("it has one chunk").payload, chunk.payload);
     }
     Ok(())
+}
+
+/// What a stream asks for is let through by limits of just that, and refused by the exact error where one of them is less.
+fn limits(bytes: &[u8], header: &Header) {
+    let per_token = header.geometry.scalars_per_token();
+    let just = Limits {
+        max_tokens: header.tokens,
+        max_scalars: per_token.saturating_mul(header.tokens),
+        max_chunk_scalars: per_token * header.tokens_of(0),
+        max_chunks: header.chunks(),
+    };
+    assert!(Front::parse(bytes, &just).is_ok());
+    let refused = |rule, found: u64, less: Limits| {
+        let error = Error::Limit { rule, found, max: found - 1 };
+        one_line(&error);
+        assert_eq!(Front::parse(bytes, &less), Err(error));
+    };
+    let Limits { max_tokens, max_scalars, max_chunk_scalars, max_chunks } = just;
+    refused(Rule::Tokens, max_tokens, Limits { max_tokens: max_tokens - 1, ..just });
+    refused(Rule::Chunks, max_chunks, Limits { max_chunks: max_chunks - 1, ..just });
+    refused(
+        Rule::ChunkScalars,
+        max_chunk_scalars,
+        Limits { max_chunk_scalars: max_chunk_scalars - 1, ..just },
+    );
+    refused(Rule::Scalars, max_scalars, Limits { max_scalars: max_scalars - 1, ..just });
 }
 
 /// The bytes with the header checksum that they should have, if that is all that is wrong with their front.

@@ -7,6 +7,7 @@ pub mod file;
 pub mod gguf;
 pub mod input;
 pub mod memory;
+pub mod mistakes;
 pub mod profile;
 pub mod tensors;
 
