@@ -48,3 +48,39 @@ __device__ __forceinline__ Divisor divisor(i64 denominator) {
 __device__ __forceinline__ i32 divide(i64 numerator, Divisor by, i32 fold, const Attention &a) {
     return shift_round((place(numerator, by.top) >> fold) * by.recip, fold - 61 - a.value_exponent + a.out_exponent);
 }
+
+__device__ __forceinline__ u32 shared_address(const void *p) {
+    return (u32)(u64)(__attribute__((address_space(3))) const void *)p;
+}
+__device__ __forceinline__ u32 permute(u32 a, u32 b, u32 bytes) {
+    u32 d;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(bytes));
+    return d;
+}
+// The low 32 bits of v >> n, 0 <= n <= 32.
+__device__ __forceinline__ i32 funnel(i64 v, u32 n) {
+    u32 d;
+    asm("shf.r.clamp.b32 %0, %1, %2, %3;" : "=r"(d) : "r"((u32)v), "r"((u32)((u64)v >> 32)), "r"(n));
+    return (i32)d;
+}
+// v >> n, zero from n = 32 on.
+__device__ __forceinline__ u32 shift_right(u32 v, u32 n) {
+    u32 d;
+    asm("shr.u32 %0, %1, %2;" : "=r"(d) : "r"(v), "r"(n));
+    return d;
+}
+// a b + c: a product and a sum, which become one instruction; mad.wide becomes three.
+__device__ __forceinline__ i64 multiply_wide_add(i32 a, i32 b, i64 c) {
+    i64 d;
+    asm("mul.wide.s32 %0, %1, %2;" : "=l"(d) : "r"(a), "r"(b));
+    return (i64)((u64)d + (u64)c);
+}
+
+__device__ __forceinline__ i32 quad_max(i32 v) {
+    v = max_i32(v, shuffle_xor(v, 1));
+    return max_i32(v, shuffle_xor(v, 2));
+}
+__device__ __forceinline__ u32 quad_sum(u32 v) {
+    v += (u32)shuffle_xor((i32)v, 1);
+    return v + (u32)shuffle_xor((i32)v, 2);
+}

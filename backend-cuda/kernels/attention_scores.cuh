@@ -139,15 +139,6 @@ __device__ __forceinline__ void weigh_fast(u32 (&low)[2][4], u32 (&high)[2][4], 
     }
 }
 
-__device__ __forceinline__ i32 quad_max(i32 v) {
-    v = max_i32(v, shuffle_xor(v, 1));
-    return max_i32(v, shuffle_xor(v, 2));
-}
-__device__ __forceinline__ u32 quad_sum(u32 v) {
-    v += (u32)shuffle_xor((i32)v, 1);
-    return v + (u32)shuffle_xor((i32)v, 2);
-}
-
 // How a block's sums of one row are aligned: sum >> right << left, or left out.
 struct Alignment {
     i32 right, times;

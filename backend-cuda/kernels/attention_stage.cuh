@@ -55,9 +55,6 @@ template <u32 HD> struct Shared {
 };
 extern __shared__ __attribute__((aligned(128))) u8 shared_bytes[];
 
-__device__ __forceinline__ u32 shared_address(const void *p) {
-    return (u32)(u64)(__attribute__((address_space(3))) const void *)p;
-}
 __device__ __forceinline__ void copy16(u32 to, const void *from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
@@ -80,30 +77,6 @@ __device__ __forceinline__ void multiply_low(i32 (&c)[4], const u32 (&a)[4], u32
         : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-__device__ __forceinline__ u32 permute(u32 a, u32 b, u32 bytes) {
-    u32 d;
-    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(bytes));
-    return d;
-}
-// The low 32 bits of v >> n, 0 <= n <= 32.
-__device__ __forceinline__ i32 funnel(i64 v, u32 n) {
-    u32 d;
-    asm("shf.r.clamp.b32 %0, %1, %2, %3;" : "=r"(d) : "r"((u32)v), "r"((u32)((u64)v >> 32)), "r"(n));
-    return (i32)d;
-}
-// v >> n, zero from n = 32 on.
-__device__ __forceinline__ u32 shift_right(u32 v, u32 n) {
-    u32 d;
-    asm("shr.u32 %0, %1, %2;" : "=r"(d) : "r"(v), "r"(n));
-    return d;
-}
-// a b + c: a product and a sum, which become one instruction; mad.wide becomes three.
-__device__ __forceinline__ i64 multiply_wide_add(i32 a, i32 b, i64 c) {
-    i64 d;
-    asm("mul.wide.s32 %0, %1, %2;" : "=l"(d) : "r"(a), "r"(b));
-    return (i64)((u64)d + (u64)c);
-}
-
 // A thread's part in copying stages of two blocks. Keys' rows are stored so that a thread's columns of two neighbouring products are
 // four keys in a row: key 4a + 2b + c of each 16 is row 8b + 2a + c. All that is read is there: keys up to a multiple of 128 rows.
 template <u32 HD> struct Copier {

@@ -10,6 +10,7 @@ using i32 = int;
 using u32 = unsigned int;
 using i64 = long long;
 using u64 = unsigned long long;
+using f32 = float;
 
 #if defined(__clang__) && !defined(__CUDACC__)
 #define __global__ __attribute__((global))

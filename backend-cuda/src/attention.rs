@@ -7,6 +7,9 @@ use crate::backend::{CudaBackend, params};
 use crate::buffer::{Buffer, Ints, Rows};
 use crate::kernels;
 
+/// Rows from which Hopper's own kernel pays.
+const HOPPER_ROWS: usize = 64;
+
 impl CudaBackend {
     /// Of every query row `t` over the keys and values `0..=start + t`.
     pub(crate) fn attend(
@@ -25,16 +28,8 @@ impl CudaBackend {
         assert_eq!([keys.cols, values.cols], [how.kv_heads * how.head_dim; 2], "columns of keys and values");
         let out = self.ints(query.rows, query.cols);
         let one = [query, keys, values].iter().all(|r| r.digits == Digits::One);
-        let fast = match how.head_dim {
-            64 if one => Some(&kernels::ATTENTION_64),
-            128 if one => Some(&kernels::ATTENTION_128),
-            _ => None,
-        };
-        let fast = fast.filter(|kernel| self.device.has_shared(kernel.shared));
-        // Items of work: 16 rows of one head. Scratch holds tiles of keys and values, and the exponents of each item and block.
-        let (blocks, tiles) = (keys.rows.div_ceil(64), query.rows.div_ceil(16));
-        let block_bytes = how.kv_heads * (1040 + 64 * how.head_dim) + how.heads * tiles * 32;
-        let scratch = fast.map(|_| self.buffer(blocks.next_multiple_of(2) * block_bytes));
+        let way = self.way(query.rows, one, how);
+        let scratch = self.buffer(way.scratch(query.rows, keys.rows, how));
         let digit = |r: &Option<Buffer>| r.as_ref().map_or(0, |b| b.at);
         let p = kernels::Attention {
             q_lo: query.lo.at,
@@ -59,24 +54,74 @@ impl CudaBackend {
             shift: data::product_shift(how.head_dim, query.digits, keys.digits) as i32,
             value_exponent: how.value_exponent,
             out_exponent: how.out_exponent,
-            scratch: scratch.as_ref().map_or(0, |s| s.at),
+            scratch: scratch.at,
+        };
+        let items = |rows: usize| query.rows.div_ceil(rows) * (how.heads / how.kv_heads);
+        let (prepare, kernel, grid, threads) = match way {
+            Way::Hopper => {
+                let prepare = (&kernels::ATTENTION_PREPARE_SM90A, keys.rows.div_ceil(128));
+                let grid = (items(64).div_ceil(2) * how.kv_heads, 1, 1);
+                (Some(prepare), &kernels::ATTENTION_128_SM90A, grid, 256)
+            }
+            Way::Fast(kernel) => {
+                let prepare = (&kernels::ATTENTION_PREPARE, keys.rows.div_ceil(64));
+                (Some(prepare), kernel, (items(16).div_ceil(6), how.kv_heads, 1), 384)
+            }
+            Way::General => {
+                let grid = (query.rows, how.heads, how.head_dim.div_ceil(128));
+                (None, &kernels::ATTENTION_GENERAL, grid, 128)
+            }
         };
         // SAFETY: the kernels' one parameter; rows are padded as they want, scratch is as large as they say.
         unsafe {
-            match fast {
-                Some(kernel) => {
-                    let prepare = (blocks, how.kv_heads, 1);
-                    self.device.launch(&kernels::ATTENTION_PREPARE, prepare, 128, 0, params!(p));
-                    let items = tiles * (how.heads / how.kv_heads);
-                    let grid = (items.div_ceil(6), how.kv_heads, 1);
-                    self.device.launch(kernel, grid, 384, kernel.shared, params!(p));
-                }
-                None => {
-                    let grid = (query.rows, how.heads, how.head_dim.div_ceil(128));
-                    self.device.launch(&kernels::ATTENTION_GENERAL, grid, 128, 0, params!(p));
-                }
+            if let Some((prepare, tiles)) = prepare {
+                self.device.launch(prepare, (tiles, how.kv_heads, 1), 128, 0, params!(p));
             }
+            self.device.launch(kernel, grid, threads, kernel.shared, params!(p));
         }
         out
+    }
+
+    fn way(&self, rows: usize, one: bool, how: &Attention) -> Way {
+        let fits = |kernel: &kernels::Kernel| self.device.has_shared(kernel.shared);
+        match how.head_dim {
+            128 if one
+                && self.device.hopper
+                && rows >= HOPPER_ROWS
+                && fits(&kernels::ATTENTION_128_SM90A) =>
+            {
+                Way::Hopper
+            }
+            128 if one && fits(&kernels::ATTENTION_128) => Way::Fast(&kernels::ATTENTION_128),
+            64 if one && fits(&kernels::ATTENTION_64) => Way::Fast(&kernels::ATTENTION_64),
+            _ => Way::General,
+        }
+    }
+}
+
+/// Which kernels answer.
+enum Way {
+    /// `attention_sm90a.cu`: 64 rows of one head a warpgroup.
+    Hopper,
+    /// `attention.cu`: 16 rows of one head a pair of warps.
+    Fast(&'static kernels::Kernel),
+    General,
+}
+
+impl Way {
+    /// Bytes of scratch for tiles of keys and values, and for the exponents of each item of work and block.
+    fn scratch(&self, rows: usize, tokens: usize, how: &Attention) -> usize {
+        match self {
+            Way::Hopper => {
+                let tile_bytes = how.kv_heads * (32768 + 3088) + how.heads * rows.div_ceil(64) * 256;
+                65536 + tokens.div_ceil(128) * tile_bytes
+            }
+            Way::Fast(_) => {
+                let block_bytes =
+                    how.kv_heads * (1040 + 64 * how.head_dim) + how.heads * rows.div_ceil(16) * 32;
+                tokens.div_ceil(64).next_multiple_of(2) * block_bytes
+            }
+            Way::General => 0,
+        }
     }
 }

@@ -133,7 +133,7 @@ impl Device {
         // Their PTX is that of CUDA 12.
         let hopper = (major, minor) == (9, 0) && version >= 12000;
         let (mut functions, mut modules) = (HashMap::new(), Vec::new());
-        for (ptx, kernels) in MODULES.iter().chain(hopper.then_some(&HOPPER)) {
+        for (ptx, kernels) in MODULES.iter().chain(HOPPER.iter().filter(|_| hopper)) {
             let ptx = CString::new(*ptx).expect("PTX is text");
             let module = cust("loading kernels", Module::from_ptx_cstr(&ptx, &[]))?;
             for kernel in *kernels {

@@ -48,6 +48,8 @@ kernels! {
     ATTENTION_PREPARE = "attention_prepare", 0;
     ATTENTION_64 = "attention_64", 112448;
     ATTENTION_128 = "attention_128", 155456;
+    ATTENTION_PREPARE_SM90A = "attention_prepare_sm90a", 0;
+    ATTENTION_128_SM90A = "attention_128_sm90a", 226304;
 }
 
 type Module = (&'static str, &'static [&'static Kernel]);
@@ -69,10 +71,13 @@ pub(crate) static MODULES: [Module; 4] = [
     ),
 ];
 /// For compute capability 9.0.
-pub(crate) static HOPPER: Module = (
-    include_str!("../ptx/gemm_sm90a.ptx"),
-    &[&GEMM_11_SM90A, &GEMM_12_SM90A, &GEMM_21_SM90A, &GEMM_22_SM90A],
-);
+pub(crate) static HOPPER: [Module; 2] = [
+    (
+        include_str!("../ptx/gemm_sm90a.ptx"),
+        &[&GEMM_11_SM90A, &GEMM_12_SM90A, &GEMM_21_SM90A, &GEMM_22_SM90A],
+    ),
+    (include_str!("../ptx/attention_sm90a.ptx"), &[&ATTENTION_PREPARE_SM90A, &ATTENTION_128_SM90A]),
+];
 
 /// A scale as kernels read it.
 #[repr(C)]

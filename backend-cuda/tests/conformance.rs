@@ -17,7 +17,7 @@ macro_rules! on_device {
 }
 speckv_predictor::conformance_properties!(on_device, ());
 
-/// The products and rows that only large shapes reach.
+/// The products, rows and attention that only large shapes reach.
 #[test]
 #[ignore = "needs a CUDA device"]
 fn large() {

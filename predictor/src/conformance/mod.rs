@@ -29,7 +29,7 @@ pub use attention::attention;
 pub use coding::{decode_damaged, encode_and_decode, learn, observe, reject, values};
 pub use heads::heads;
 pub use inputs::Pattern;
-pub use product::{gemm, large, load_all_sizes};
+pub use product::{gemm, load_all_sizes};
 pub use rows::{
     activate, add, append, columns, head_norm, lookup, power, put, quantise, repeat, rms, rope, silu,
     token_scale, transfer,
@@ -44,6 +44,13 @@ pub fn run<B: Backend>(backend: &B) {
         };
     }
     crate::conformance_properties!(all, ());
+}
+
+/// `gemm`, `quantise` and `attention` at the sizes of real models, where backends have loops of their own: not among the properties, since the
+/// definition takes seconds.
+pub fn large<B: Backend>(backend: &B) {
+    product::large(backend);
+    attention::large(backend);
 }
 
 /// Calls the named macro with its argument and the names of all properties.

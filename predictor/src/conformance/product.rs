@@ -159,8 +159,8 @@ pub fn load_all_sizes<B: Backend>(b: &B) {
     }
 }
 
-/// `gemm` and `quantise` at the sizes of real models, where backends have loops of their own: not among the properties, since the definition takes seconds.
-pub fn large<B: Backend>(b: &B) {
+/// `gemm` and `quantise` at the sizes of real models.
+pub(super) fn large<B: Backend>(b: &B) {
     let mut seed = 9000;
     let full = (Pattern::Full, Pattern::Full);
     for a in BOTH {
