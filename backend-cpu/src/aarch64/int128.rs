@@ -200,10 +200,29 @@ impl Int for I128 {
         shl(n) -> I128: vshlq_s32,
         min(other) -> I128: vminq_s32,
         max(other) -> I128: vmaxq_s32,
+        abs() -> I128: vabsq_s32,
         leading_zeros() -> I128: vclzq_s32,
         gt(other) -> Mask128: vcgtq_s32,
         eq(other) -> Mask128: vceqq_s32,
     );
+
+    #[inline(always)]
+    fn left(self, n: i32) -> I128 {
+        // SAFETY: `self` proves NEON.
+        self.shl(I128(unsafe { vdupq_n_s32(n) }))
+    }
+
+    #[inline(always)]
+    fn right(self, n: i32) -> I128 {
+        // SAFETY: `self` proves NEON.
+        self.shr(I128(unsafe { vdupq_n_s32(n) }))
+    }
+
+    #[inline(always)]
+    fn right_signed(self, n: i32) -> I128 {
+        // SAFETY: `self` proves NEON.
+        self.sar(I128(unsafe { vdupq_n_s32(n) }))
+    }
 
     #[inline(always)]
     fn shr(self, n: I128) -> I128 {
@@ -225,6 +244,63 @@ impl Int for I128 {
     #[inline(always)]
     fn shr_any(self, n: I128) -> I128 {
         self.shr(n.at_most_32())
+    }
+
+    #[inline(always)]
+    fn sign(self, by: I128) -> I128 {
+        // SAFETY: `self` proves NEON.
+        unsafe {
+            let sign = vshrq_n_s32::<31>(by.0);
+            let x = vsubq_s32(veorq_s32(self.0, sign), sign);
+            I128(vandq_s32(x, vreinterpretq_s32_u32(vtstq_s32(by.0, by.0))))
+        }
+    }
+
+    #[inline(always)]
+    fn exponent(self) -> I128 {
+        // SAFETY: `self` proves NEON. With the bit below the leading one cleared no float rounds up to the next octave.
+        unsafe {
+            let half = vreinterpretq_s32_u32(vshrq_n_u32::<1>(vreinterpretq_u32_s32(self.0)));
+            let x = vcvtq_f32_s32(vbicq_s32(self.0, half));
+            I128(vreinterpretq_s32_u32(vshrq_n_u32::<23>(vreinterpretq_u32_f32(x))))
+        }
+    }
+
+    #[inline(always)]
+    fn float(self) -> I128 {
+        // SAFETY: `self` proves NEON.
+        I128(unsafe { vreinterpretq_s32_f32(vcvtq_f32_s32(self.0)) })
+    }
+
+    #[inline(always)]
+    fn shrunk(self, by: I128) -> I128 {
+        // SAFETY: `self` proves NEON.
+        I128(unsafe { vsraq_n_s32::<16>(self.0, vmulq_s32(self.0, by.0)) })
+    }
+
+    #[inline(always)]
+    fn grown(self, by: I128) -> I128 {
+        // SAFETY: `self` proves NEON.
+        I128(unsafe { vrsraq_n_s32::<15>(self.0, vmulq_s32(self.0, by.0)) })
+    }
+
+    #[inline(always)]
+    fn high_product(self, by: I128) -> I128 {
+        // SAFETY: `self` proves NEON. Halves without sign: the product fits 32 bits.
+        unsafe {
+            let low = vandq_u32(vreinterpretq_u32_s32(self.0), vdupq_n_u32(0xFFFF));
+            let product = vmulq_u32(low, vreinterpretq_u32_s32(by.0));
+            I128(vreinterpretq_s32_u32(vshrq_n_u32::<16>(product)))
+        }
+    }
+
+    #[inline(always)]
+    fn part(self, by: I128) -> I128 {
+        // SAFETY: `self` proves NEON. At most 2^16 * (2^16 - 1).
+        unsafe {
+            let product = vmulq_u32(vreinterpretq_u32_s32(self.0), vreinterpretq_u32_s32(by.0));
+            I128(vreinterpretq_s32_u32(vshrq_n_u32::<16>(product)))
+        }
     }
 
     #[inline(always)]
@@ -250,6 +326,12 @@ impl Int for I128 {
             let high = vmull_high_s32(self.0, by.0);
             I128(vmovn_high_s64(vmovn_s64(vrshlq_s64(low, count)), vrshlq_s64(high, count)))
         }
+    }
+
+    #[inline(always)]
+    fn keep(self, mask: Mask128) -> I128 {
+        // SAFETY: `self` proves NEON.
+        I128(unsafe { vandq_s32(self.0, vreinterpretq_s32_u32(mask.0)) })
     }
 
     #[inline(always)]

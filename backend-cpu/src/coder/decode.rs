@@ -5,32 +5,27 @@ use speckv_predictor::core::model::ScalarModel;
 use speckv_predictor::core::{Lanes, PlaneModel};
 
 use super::int::Int;
-use super::model::{Cells, Shared, Window};
+use super::model::{Shared, Window};
 use super::scales::Scales;
 use super::units::Format;
 
-/// Steps from a guessed cell to its neighbours before a lane is left to the definition's search.
-const STEPS: usize = 2;
-
-/// Above every raw value.
-const ESCAPE_END: i32 = 1 << 16;
-
-/// Cells and intervals of `N` slots.
+/// Intervals of `N` slots, and what they stand for.
 struct Found<V: Int> {
-    cells: Cells<V>,
     start: V,
     freq: V,
-    escape: V::Mask,
+    /// Code at raw value 0, and what to exclusive-or raw values with to add them to it.
+    origin: V,
+    flip: V,
+    raw_bits: V,
+    /// Raw values must be below these.
+    raw_end: V,
 }
 
-/// A row between its symbols and its raw bits.
+/// A row between its symbols and its raw bits, as in [`Found`].
 struct Pending {
-    /// Ranks at raw value 0.
     origin: [i32; LANES],
-    /// -1 turns a raw value `r` into `-1 - r`.
     flip: [i32; LANES],
     raw_bits: [i32; LANES],
-    /// Raw values must be below these. 2^16 is that of escapes and of nothing else.
     raw_end: [i32; LANES],
 }
 
@@ -43,7 +38,7 @@ pub(crate) fn plane<V: Int, F: Format>(
     lanes: &mut Lanes<'_>,
     out: &mut [u16],
 ) -> bool {
-    let Some(shared) = Shared::<V>::new(proof, model) else { return false };
+    let Some(shared) = Shared::<V>::new::<F>(proof, model) else { return false };
     let mut states = [0; LANES];
     states.iter_mut().zip(&lanes.states).for_each(|(s, l)| *s = *l as i32);
     let (words, mut at) = (lanes.words, lanes.at);
@@ -93,8 +88,8 @@ fn row<V: Int, F: Format, const PART: bool>(
         let window = shared.window::<F>(V::load(proof, &mu[from..]), q);
         let slot = state & c(0xFFFF);
         let found = find::<V, F>(shared, model, &window, slot, &mu[from..], q);
-        let next = found.freq * state.shr(c(16)) + slot - found.start;
-        let mut need = next.shr(c(16)).eq(zero);
+        let next = found.freq * state.right(16) + (slot - found.start);
+        let mut need = next.right(16).eq(zero);
         if PART {
             need = need & active::<V>(proof, from, count);
         }
@@ -102,22 +97,17 @@ fn row<V: Int, F: Format, const PART: bool>(
         *at = after;
         let next = if PART { V::select(active::<V>(proof, from, count), next, state) } else { next };
         next.store(&mut states[from..]);
-        let raw_bits = V::select(found.escape, c(F::WIDTH), found.cells.raw_bits);
         let raw_bits =
-            if PART { V::select(active::<V>(proof, from, count), raw_bits, zero) } else { raw_bits };
+            if PART { found.raw_bits.keep(active::<V>(proof, from, count)) } else { found.raw_bits };
         any_raw |= V::bits(raw_bits.gt(zero));
-        let (mut origin, mut flip) = (found.cells.first_rank, zero);
-        if F::ZONES {
-            let zone = shared.zones::<F>(&found.cells);
-            origin = V::select(zone, zero, origin);
-            flip = V::select(zone, found.cells.number.sar(c(31)), zero);
-        }
-        origin.store(&mut pending.origin[from..]);
-        flip.store(&mut pending.flip[from..]);
         raw_bits.store(&mut pending.raw_bits[from..]);
-        V::select(found.escape, c(ESCAPE_END), found.cells.ranks).store(&mut pending.raw_end[from..]);
+        found.origin.store(&mut pending.origin[from..]);
+        found.flip.store(&mut pending.flip[from..]);
+        if F::ZONES {
+            found.raw_end.store(&mut pending.raw_end[from..]);
+        }
         // What it is if no raw bits follow.
-        shared.codes::<F>(origin + flip).store_u16(&mut codes[from..]);
+        found.origin.store_u16(&mut codes[from..]);
     }
     any_raw == 0 || raw::<V, F>(shared, &pending, states, words, at, codes)
 }
@@ -137,16 +127,17 @@ fn raw<V: Int, F: Format>(
     for from in (0..LANES).step_by(V::N) {
         let state = V::load(proof, &states[from..]);
         let raw_bits = V::load(proof, &pending.raw_bits[from..]);
-        let raw_end = V::load(proof, &pending.raw_end[from..]);
         let raw = state & (c(1).shl(raw_bits) - c(1));
         let next = state.shr(raw_bits);
         // Without raw bits a state is at least 2^16 already.
-        let (next, after) = next.refill(next.shr(c(16)).eq(c(0)), words, *at);
+        let (next, after) = next.refill(next.right(16).eq(c(0)), words, *at);
         *at = after;
         next.store(&mut states[from..]);
-        bad |= V::bits(V::not(raw_end.gt(raw)));
-        let rank = V::load(proof, &pending.origin[from..]) + (raw ^ V::load(proof, &pending.flip[from..]));
-        V::select(raw_end.eq(c(ESCAPE_END)), raw, shared.codes::<F>(rank)).store_u16(&mut codes[from..]);
+        if F::ZONES {
+            bad |= V::bits(V::not(V::load(proof, &pending.raw_end[from..]).gt(raw)));
+        }
+        let code = V::load(proof, &pending.origin[from..]) + (raw ^ V::load(proof, &pending.flip[from..]));
+        code.store_u16(&mut codes[from..]);
     }
     bad == 0
 }
@@ -166,7 +157,7 @@ pub(crate) fn active<V: Int>(proof: V::Proof, from: usize, count: usize) -> V::M
     V::splat(proof, count as i32).gt(V::load_i16(proof, &NUMBERS[from..]))
 }
 
-/// `ScalarModel::find`: a guess, checked; then neighbours, checked; then the definition.
+/// `ScalarModel::find`: cells near slots, checked; of what is not there the definition's.
 #[inline(always)]
 fn find<V: Int, F: Format>(
     shared: &Shared<V>,
@@ -176,39 +167,23 @@ fn find<V: Int, F: Format>(
     mu: &[i32],
     q: V,
 ) -> Found<V> {
-    let c = |x| shared.c(x);
-    let mut cells = shared.guess::<F>(w, slot);
-    let upper_end = shared.upper_end();
-    let escape = slot.gt(upper_end - c(1));
-    for _ in 0..STEPS {
-        let below = cells.start.gt(slot);
-        let miss = missed(shared, &cells, slot);
-        if V::bits(miss) == 0 {
-            break;
-        }
-        let rank = V::select(below, cells.first_rank - c(1), cells.first_rank + cells.ranks);
-        cells = Cells::select(miss, shared.cells::<F>(w, rank), cells);
-    }
-    let miss = V::bits(missed(shared, &cells, slot));
+    let cells = shared.find::<F>(w, slot);
     let mut found = Found {
-        cells,
-        start: V::select(escape, upper_end, cells.start),
-        freq: V::select(escape, c(65536) - upper_end, cells.end - cells.start),
-        escape,
+        start: cells.start,
+        freq: cells.end - cells.start,
+        origin: cells.first | (cells.sign & shared.c(F::MAGNITUDES)),
+        flip: shared.flip::<F>(&cells),
+        raw_bits: cells.raw_bits,
+        raw_end: cells.ranks,
     };
+    let miss = V::bits(cells.start.gt(slot) | V::not(cells.end.gt(slot)));
     if miss != 0 {
         search(shared.proof(), model, miss, slot, mu, q, &mut found);
     }
     found
 }
 
-/// Slots below the escapes that are not in their cells.
-#[inline(always)]
-fn missed<V: Int>(shared: &Shared<V>, cells: &Cells<V>, slot: V) -> V::Mask {
-    (cells.start.gt(slot) | slot.gt(cells.end - shared.c(1))) & shared.upper_end().gt(slot)
-}
-
-/// Lanes that are far from their guesses, one by one: a few in ten thousand, in the tails.
+/// Lanes that are far from their guesses, and escapes, one by one: a few in ten thousand, in the tails.
 #[cold]
 #[inline(never)]
 fn search<V: Int>(
@@ -224,26 +199,26 @@ fn search<V: Int>(
     slot.store(&mut slots);
     q.store(&mut scales);
     let mut fields = [[0; LANES]; 6];
-    let cells = &mut found.cells;
-    let places = [
-        &mut cells.number,
-        &mut cells.first_rank,
-        &mut cells.ranks,
-        &mut cells.raw_bits,
-        &mut found.start,
-        &mut found.freq,
-    ];
+    let Found { start, freq, origin, flip, raw_bits, raw_end } = found;
+    let places = [start, freq, origin, flip, raw_bits, raw_end];
     for (field, place) in fields.iter_mut().zip(&places) {
         place.store(field);
     }
     for i in (0..V::N).filter(|i| miss >> i & 1 != 0) {
-        let model = ScalarModel::new(model.format, model.exponent, model.shape, mu[i], scales[i]);
-        let one = model.find(slots[i] as u32);
-        // A slot below the escapes has a cell.
-        let number = one.number.unwrap_or(0);
+        let scalar = ScalarModel::new(model.format, model.exponent, model.shape, mu[i], scales[i]);
+        let one = scalar.find(slots[i] as u32);
         let cell = one.cell;
-        let values =
-            [number, cell.first_rank, cell.ranks, cell.raw_bits as i32, one.start as i32, one.freq as i32];
+        // Negative cells count up to the smallest magnitude, but zones from it; an escape's raw value is the code.
+        let (origin, flip, raw_end) = match one.number {
+            None => (0, 0, 1 << 16),
+            Some(number) if number >= 0 => (cell.first_rank, 0, cell.ranks),
+            Some(_) if cell.zone => (model.format.magnitudes(), 0, cell.ranks),
+            Some(_) => {
+                let first = -cell.first_rank - cell.ranks;
+                (first | model.format.magnitudes(), cell.ranks - 1, cell.ranks)
+            }
+        };
+        let values = [one.start as i32, one.freq as i32, origin, flip, cell.raw_bits as i32, raw_end];
         fields.iter_mut().zip(values).for_each(|(field, value)| field[i] = value);
     }
     for (field, place) in fields.iter().zip(places) {

@@ -35,7 +35,7 @@ pub(crate) fn price<V: Int, F: Format>(
     codes: &[u16],
     out: &mut [Symbol],
 ) -> Option<u64> {
-    let shared = Shared::<V>::new(proof, model)?;
+    let shared = Shared::<V>::new::<F>(proof, model)?;
     let log2 = V::table64(proof, &LOG2);
     let mut cost = 0;
     let mut scales = Scales::new(model);
@@ -84,28 +84,22 @@ fn price_row<V: Int, F: Format>(
     for from in (0..LANES).step_by(V::N) {
         let code = V::load_u16(proof, &codes[from..]);
         let w = shared.window::<F>(V::load(proof, &mu[from..]), shared.scale(&channels[from..], token));
-        // Ranks: magnitudes, or -1 - magnitude.
-        let magnitude = code & c(F::MAGNITUDES - 1);
-        let sign = c(0) - (code.shr(c(F::WIDTH - 1)) & c(1));
-        let rank = magnitude ^ sign;
-        let cells = shared.cells::<F>(&w, rank);
-        let raw = if F::ZONES {
-            V::select(shared.zones::<F>(&cells), magnitude, rank - cells.first_rank)
-        } else {
-            rank - cells.first_rank
-        };
-        let escape = shared.outside(&w, &cells);
+        let m = code & c(F::MAGNITUDES - 1);
+        let sign = c(0) - (code.right(F::WIDTH - 1) & c(1));
+        let (cells, escape) = shared.cells::<F>(&w, m, sign);
+        let raw = (m ^ sign) & (cells.ranks - c(1));
+        let raw = if F::ZONES { V::select(shared.zone::<F>(&cells), m, raw) } else { raw };
         let start = V::select(escape, shared.upper_end(), cells.start);
         let freq = V::select(escape, c(65536) - shared.upper_end(), cells.end - cells.start);
         let raw = V::select(escape, code, raw);
         let raw_bits = V::select(escape, c(F::WIDTH), cells.raw_bits);
-        (start | freq.shl(c(16))).store_symbols(raw | raw_bits.shl(c(16)), &mut out[from..]);
+        (start | freq.left(16)).store_symbols(raw | raw_bits.left(16), &mut out[from..]);
         // `Symbol::cost`: with its leading one in bit 31 a frequency's next eight bits are the fraction of its octave.
         let zeros = freq.leading_zeros();
-        let fraction = freq.shl(zeros).shr(c(23)) & c(255);
-        let (low, high) = fraction.shr(c(2)).lookup64(log2);
-        let log2 = (low | high.shl(c(16))).shr((fraction & c(3)).shl(c(3))) & c(255);
-        sums = sums + (zeros + raw_bits - c(15)).shl(c(8)) - log2;
+        let fraction = freq.shl(zeros).right(23) & c(255);
+        let (low, high) = fraction.right(2).lookup64(log2);
+        let log2 = (low | high.left(16)).shr((fraction & c(3)).left(3)) & c(255);
+        sums = sums + (zeros + raw_bits - c(15)).left(8) - log2;
     }
     sums
 }
@@ -151,29 +145,29 @@ fn push_row<V: Int, const PART: bool>(
     if any_raw != 0 {
         for from in (0..LANES).step_by(V::N).rev() {
             let (_, high) = V::load_symbols(proof, &row[from..]);
-            let (raw, bits) = (high & c(0xFFFF), high.shr(c(16)));
+            let (raw, bits) = (high & c(0xFFFF), high.right(16));
             let state = V::load(proof, &states[from..]);
             // Without raw bits the shift is by 32, which leaves nothing.
             let full = state.shr_any(c(32) - bits).eq(zero);
             let need = V::not(full);
             at = state.emit(need, words, at);
-            let state = V::select(need, state.shr(c(16)), state);
+            let state = V::select(need, state.right(16), state);
             (state.shl(bits) | raw).store(&mut states[from..]);
         }
     }
     for from in (0..LANES).step_by(V::N).rev() {
         let (low, _) = V::load_symbols(proof, &row[from..]);
-        let (start, freq) = (low & c(0xFFFF), low.shr(c(16)));
+        let (start, freq) = (low & c(0xFFFF), low.right(16));
         let state = V::load(proof, &states[from..]);
         // state >= freq << 16.
-        let mut need = V::not(freq.gt(state.shr(c(16))));
+        let mut need = V::not(freq.gt(state.right(16)));
         if PART {
             need = need & active::<V>(proof, from, count);
         }
         at = state.emit(need, words, at);
-        let x = V::select(need, state.shr(c(16)), state);
+        let x = V::select(need, state.right(16), state);
         let quotient = x.quotient(freq);
-        let next = quotient.shl(c(16)) + (x - quotient * freq) + start;
+        let next = quotient.left(16) + (x - quotient * freq) + start;
         let next = if PART { V::select(active::<V>(proof, from, count), next, state) } else { next };
         next.store(&mut states[from..]);
     }

@@ -60,6 +60,22 @@ pub(crate) trait Int:
     fn lookup16(self, table: &Self::Table16) -> Self;
     /// `table[self]`, 0..64; elsewhere anything.
     fn lookup64(self, table: &Self::Table64) -> (Self, Self);
+    /// [`Int::lookup64`] of two and of four, for what does many as cheaply as one.
+    #[inline(always)]
+    fn lookup64_two(x: [Self; 2], table: &Self::Table64) -> [(Self, Self); 2] {
+        [x[0].lookup64(table), x[1].lookup64(table)]
+    }
+    /// As above.
+    #[inline(always)]
+    fn lookup64_four(x: [Self; 4], table: &Self::Table64) -> [(Self, Self); 4] {
+        [x[0].lookup64(table), x[1].lookup64(table), x[2].lookup64(table), x[3].lookup64(table)]
+    }
+    /// Left by `0 <= n < 32` bits.
+    fn left(self, n: i32) -> Self;
+    /// Right by `0 <= n < 32` bits, zeros from the left.
+    fn right(self, n: i32) -> Self;
+    /// Right by `0 <= n < 32` bits with the sign.
+    fn right_signed(self, n: i32) -> Self;
     /// Left by `0 <= n < 32` bits; by other numbers anything.
     fn shl(self, n: Self) -> Self;
     /// Right by `0 <= n < 32` bits, zeros from the left; by other numbers anything.
@@ -74,8 +90,24 @@ pub(crate) trait Int:
     fn min(self, other: Self) -> Self;
     /// The greater one, signed.
     fn max(self, other: Self) -> Self;
+    /// Without its sign; `self > -2^31`.
+    fn abs(self) -> Self;
+    /// With the sign of `by` too, or 0 if that is 0; `self > -2^31`.
+    fn sign(self, by: Self) -> Self;
     /// Leading zeros of `0 <= self`; 32 for 0.
     fn leading_zeros(self) -> Self;
+    /// `ilog2(self) + 127`, or 0 for 0; of negative numbers anything.
+    fn exponent(self) -> Self;
+    /// The bits of `0 <= self < 2^24` as `f32`.
+    fn float(self) -> Self;
+    /// `self + (self * by >> 16)`, where both, and the result, fit 16 bits with a sign and `by <= 0`; elsewhere anything.
+    fn shrunk(self, by: Self) -> Self;
+    /// `self + (self * by + 2^14 >> 15)`, where both, and the result, fit 16 bits with a sign and `by >= 0`; elsewhere anything.
+    fn grown(self, by: Self) -> Self;
+    /// `self * by >> 16`, of the low halves without sign; `0 <= by < 2^16`.
+    fn high_product(self, by: Self) -> Self;
+    /// `self * by >> 16`; `0 <= self <= 2^16`, `1 <= by < 2^16`; elsewhere anything.
+    fn part(self, by: Self) -> Self;
     /// `floor(self / by)` of numbers without sign, if that is below 2^16; `1 <= by < 2^16`.
     fn quotient(self, by: Self) -> Self;
     /// `(self * by + 2^(bits - 1)) >> bits`, signed and exact, if that fits; `1 <= bits <= 32`.
@@ -84,6 +116,8 @@ pub(crate) trait Int:
     fn gt(self, other: Self) -> Self::Mask;
     /// `self == other`.
     fn eq(self, other: Self) -> Self::Mask;
+    /// `self` where the mask says so, else 0.
+    fn keep(self, mask: Self::Mask) -> Self;
     /// `a` where the mask says so, else `b`.
     fn select(mask: Self::Mask, a: Self, b: Self) -> Self;
     /// The mask turned round.
@@ -214,6 +248,21 @@ impl Int for One {
     }
 
     #[inline(always)]
+    fn left(self, n: i32) -> One {
+        One(self.0 << n)
+    }
+
+    #[inline(always)]
+    fn right(self, n: i32) -> One {
+        One((self.0 as u32 >> n) as i32)
+    }
+
+    #[inline(always)]
+    fn right_signed(self, n: i32) -> One {
+        One(self.0 >> n)
+    }
+
+    #[inline(always)]
     fn shl(self, n: One) -> One {
         One(self.0.wrapping_shl(n.0 as u32))
     }
@@ -254,6 +303,46 @@ impl Int for One {
     }
 
     #[inline(always)]
+    fn abs(self) -> One {
+        One(self.0.wrapping_abs())
+    }
+
+    #[inline(always)]
+    fn sign(self, by: One) -> One {
+        One(self.0.wrapping_mul(by.0.signum()))
+    }
+
+    #[inline(always)]
+    fn exponent(self) -> One {
+        One((self.0 as u32).checked_ilog2().map_or(0, |log| log as i32 + 127))
+    }
+
+    #[inline(always)]
+    fn float(self) -> One {
+        One((self.0 as f32).to_bits() as i32)
+    }
+
+    #[inline(always)]
+    fn shrunk(self, by: One) -> One {
+        One(self.0.wrapping_add(self.0.wrapping_mul(by.0) >> 16))
+    }
+
+    #[inline(always)]
+    fn grown(self, by: One) -> One {
+        One(self.0.wrapping_add((self.0.wrapping_mul(by.0).wrapping_add(1 << 14)) >> 15))
+    }
+
+    #[inline(always)]
+    fn high_product(self, by: One) -> One {
+        One(((u32::from(self.0 as u16) * u32::from(by.0 as u16)) >> 16) as i32)
+    }
+
+    #[inline(always)]
+    fn part(self, by: One) -> One {
+        One(((i64::from(self.0) * i64::from(by.0)) >> 16) as i32)
+    }
+
+    #[inline(always)]
     fn quotient(self, by: One) -> One {
         One((self.0 as u32 / by.0 as u32) as i32)
     }
@@ -271,6 +360,11 @@ impl Int for One {
     #[inline(always)]
     fn eq(self, other: One) -> bool {
         self.0 == other.0
+    }
+
+    #[inline(always)]
+    fn keep(self, mask: bool) -> One {
+        if mask { self } else { One(0) }
     }
 
     #[inline(always)]

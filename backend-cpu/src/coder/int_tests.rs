@@ -7,6 +7,8 @@ use speckv_predictor::random::Random;
 use super::int::{Int, One};
 use super::pair::Pair;
 use crate::path::{Isa, Path};
+#[cfg(target_arch = "x86_64")]
+use crate::x86_64::int256::I256;
 
 /// Small and large ones, and those at which something turns.
 fn number(rng: &mut Random) -> i32 {
@@ -60,11 +62,33 @@ fn check<V: Int>(proof: V::Proof, seed: u64) {
         "eq" => |v| Int::select(v[0].eq(v[1] & v[0]), v[0], v[1]),
     );
     let (count, positive) = (b.map(|b| b & 31), a.map(|a| a & i32::MAX));
-    same!(V, proof, seed, [&a, &count, &positive];
+    let exact = a.map(|a| a & 0xFF_FFFF);
+    same!(V, proof, seed, [&a, &count, &positive, &exact];
+        "left" => |v| v[0].left((seed % 32) as i32),
+        "right" => |v| v[0].right((seed % 32) as i32),
+        "right_signed" => |v| v[0].right_signed((seed % 32) as i32),
         "shl" => |v| v[0].shl(v[1]),
         "shr" => |v| v[0].shr(v[1]),
         "sar" => |v| v[0].sar(v[1]),
         "leading_zeros" => |v| v[2].leading_zeros(),
+        "exponent" => |v| v[2].exponent(),
+        "float" => |v| v[3].float(),
+    );
+    let far = a.map(|a| a.max(-i32::MAX));
+    same!(V, proof, seed, [&far, &b];
+        "abs" => |v| v[0].abs(),
+        "sign" => |v| v[0].sign(v[1]),
+        "keep" => |v| v[0].keep(v[0].gt(v[1])),
+    );
+    // Results that fit 16 bits.
+    let short = a.map(|a| a as i16 as i32 >> 1);
+    let (down, up) = (b.map(|b| -(b & 0x7FFF)), b.map(|b| b & 0x7FFF));
+    let (whole, by) = (a.map(|a| (a & 0x1_FFFF).min(1 << 16)), b.map(|b| (b & 0xFFFF).max(1)));
+    same!(V, proof, seed, [&short, &down, &up, &a, &whole, &by];
+        "shrunk" => |v| v[0].shrunk(v[1]),
+        "grown" => |v| v[0].grown(v[2]),
+        "high_product" => |v| v[3].high_product(v[5]),
+        "part" => |v| v[4].part(v[5]),
     );
     // Quotients below 2^16, also of numbers with the highest bit set, just above and below multiples.
     let by = b.map(|b| (b & 0xFFFF).max(1));
@@ -145,7 +169,10 @@ fn every_vector_is_many_ones() {
             match Isa::new(path).expect("an available path") {
                 Isa::Scalar => check::<Pair<One>>((), seed),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2(proof) => check::<crate::x86_64::int256::I256>(proof, seed),
+                Isa::Avx2(proof) => {
+                    check::<I256>(proof, seed);
+                    check::<Pair<Pair<I256>>>(proof, seed);
+                }
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512Vnni(proof) => check::<crate::x86_64::int512::I512>(proof, seed),
                 #[cfg(target_arch = "x86_64")]

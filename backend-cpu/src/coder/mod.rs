@@ -7,7 +7,7 @@
 //! | path | vectors | tables of 64 | because |
 //! | --- | --- | --- | --- |
 //! | `scalar` | none: `single` | memory | nothing wider is in every CPU; as vectors of one it took 197 (107), 570 instructions a scalar; with tables and branches it decodes about twice as fast (docs/benchmarks.md) |
-//! | `avx2` | four of eight, a row of 32 | memory, lane by lane | one vector at a time took 44, two 31, four 30; with `vpgatherdd` 28 (17), without 27 (18), and gathers are far slower where microcode has patched them |
+//! | `avx2` | four of eight, a row of 32 | `vpshufb`, a row of 32 places at once | one vector at a time took 44, two 31, four 30; lane by lane from memory 27 (18), by `vpgatherdd` 28 (17), and that is far slower where microcode has patched it; on family 25 (3.6 GHz) `vpshufb` and edges by value took a plane from 155 to 204 million scalars a second |
 //! | `neon` | two of four | memory, lane by lane | 169 instructions a scalar to decode; one vector 166, four 196 (counted under emulation) |
 //! | `avx512vnni`, `amx` | two of 16, a row of 32 | registers, by `vpermi2w` | 12 (9); when two took the place of one, 21 became 14 |
 
@@ -28,6 +28,7 @@ mod units;
 use speckv_predictor::backend::Unit;
 use speckv_predictor::core::{ElementFormat, LaneEncoder, Lanes, PlaneModel, Result, Symbol};
 
+use crate::scalar::Scalar;
 use int::{Int, One};
 
 /// A coder made of one kind of vector.
@@ -51,7 +52,10 @@ pub(crate) trait Coder: Copy + Send + Sync {
 pub(crate) fn price(coder: impl Coder, model: &PlaneModel<'_>, codes: &[u16]) -> Result<(Vec<Symbol>, u64)> {
     model.check_with(codes)?;
     let mut symbols = vec![Symbol::default(); codes.len()];
-    if let Some(cost) = coder.symbols(model, codes, &mut symbols) {
+    // Scales and units that vectors have no room for are left to the scalar path, and what that cannot to the definition.
+    let cost =
+        coder.symbols(model, codes, &mut symbols).or_else(|| Scalar.symbols(model, codes, &mut symbols));
+    if let Some(cost) = cost {
         return Ok((symbols, cost));
     }
     symbols.clear();
@@ -72,6 +76,10 @@ pub(crate) fn decode(
     model.check(out.len())?;
     let before = lanes.clone();
     if coder.decode(model, lanes, out) {
+        return Ok(());
+    }
+    lanes.clone_from(&before);
+    if Scalar.decode(model, lanes, out) {
         return Ok(());
     }
     *lanes = before;
@@ -129,7 +137,7 @@ pub(crate) fn observe_any<V: Int>(proof: V::Proof, plane: &observe::Plane<'_>, r
     }
 }
 
-impl Coder for crate::scalar::Scalar {
+impl Coder for Scalar {
     fn symbols(self, model: &PlaneModel<'_>, codes: &[u16], out: &mut [Symbol]) -> Option<u64> {
         with_format!(model, |F| single::price::<F>(model, codes, out))
     }

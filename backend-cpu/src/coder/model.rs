@@ -1,17 +1,28 @@
 //! The probability model of `N` scalars at once: what `speckv_codec_core::{grid, model, shape}` define for one, in 32-bit integers and without
 //! branches.
+//!
+//! Cells of magnitudes are runs of values, and a cell's first value, a whole number of units, says all about it: the binade of the values below it
+//! says where its edge is, and the binade of its own how wide it is. An edge has the number of the cell above it; those below 0 mirror the others.
 
 use speckv_predictor::core::PlaneModel;
-use speckv_predictor::core::limits::{FIXED_LIMIT, SCALES, SHAPE_HALF, Z_LIMIT, ZONE_BINADES, scale_octave};
+use speckv_predictor::core::limits::{
+    FIXED_LIMIT, INV, MANT, SCALES, SHAPE_HALF, Z_LIMIT, ZONE_BINADES, scale_octave,
+};
 
 use super::int::Int;
-use super::units::{Format, Scale, Units};
+use super::units::Format;
+
+/// The octaves of a plane's smallest and largest scale.
+fn octaves(plane: &PlaneModel<'_>) -> (i32, i32) {
+    let ends = |x: &[i16]| x.iter().fold((i16::MAX, i16::MIN), |(low, high), &x| (low.min(x), high.max(x)));
+    let (channel, token) = (ends(plane.channel_scale), ends(plane.token_scale));
+    let octave = |a: i16, b: i16| scale_octave((i32::from(a) + i32::from(b)).clamp(0, SCALES - 1));
+    (octave(channel.0, token.0), octave(channel.1, token.1))
+}
 
 /// Whether any cell of a plane may be a zone: whether its largest scale is wide enough.
 pub(crate) fn has_zones(plane: &PlaneModel<'_>) -> bool {
-    let most = |x: &[i16]| x.iter().copied().max().map_or(0, i32::from);
-    let q = (most(plane.channel_scale) + most(plane.token_scale)).clamp(0, SCALES - 1);
-    scale_octave(q) - 2 - plane.exponent + plane.format.bias() >= ZONE_BINADES
+    octaves(plane).1 - 2 - plane.exponent + plane.format.bias() >= ZONE_BINADES
 }
 
 /// The largest magnitude's value in units, cut to the fixed-point range: no larger number has another nearest magnitude. `None` if units
@@ -23,19 +34,23 @@ pub(crate) fn largest(plane: &PlaneModel<'_>) -> Option<i32> {
     (shift >= 0).then(|| (significand << shift.min(40)).min(i64::from(FIXED_LIMIT - 1)) as i32)
 }
 
-const SHIFTS: [i32; 8] = [6, 7, 9, 9, 10, 10, 10, 10];
+/// By `|z| >> 11`: how far to the left `|z|` counts 2^16 from knot to knot, and the knot that 0 would be if the steps reached down to it.
+const SHIFTS: [i32; 8] = [10, 9, 7, 7, 6, 6, 6, 6];
 /// 0, 32 - 2048 / 128, 48 - 4096 / 512, 56 - 8192 / 1024.
 const FIRSTS: [i32; 8] = [0, 16, 40, 40, 48, 48, 48, 48];
 
 /// What all scalars of a plane share.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<V: Int> {
-    units: Units<V>,
+    proof: V::Proof,
+    exponent: i32,
     /// The largest magnitude's value.
     largest: i32,
     /// `65536 - escape`.
     end: i32,
-    /// By `|z| >> 11`: log2 of the steps between knots there, and the knot that 0 would be if the steps reached down to it.
+    mant: V::Table16,
+    /// Twice what `INV` is above one.
+    less: V::Table16,
     shifts: V::Table8,
     firsts: V::Table8,
     steps: V::Table64,
@@ -46,11 +61,19 @@ pub(crate) struct Shared<V: Int> {
 #[derive(Clone, Copy)]
 pub(crate) struct Window<V: Int> {
     mu: V,
-    scale: Scale<V>,
+    /// Differences from the mean are moved left, then right, to count 1024 a power of two, and grow or shrink by the rest of the scale.
+    left: V,
+    right: V,
+    more: V,
+    less: V,
+    /// Exponent fields whose binades are one cell wide, and whose codes are one.
     eb: V,
-    ez: V,
+    top: V,
     base: V,
-    /// Upper edge of the zone above 0.
+    /// log2 of the width of the cells between them.
+    width: V,
+    /// First exponent field above the zone, or 0; and the value there.
+    ez: V,
     zone_end: V,
     /// The reach's ends, in units, and the numbers of the cells there.
     lowest: V,
@@ -60,39 +83,55 @@ pub(crate) struct Window<V: Int> {
     spread: V,
 }
 
+/// Where magnitudes lie among cells.
+#[derive(Clone, Copy)]
+struct Place<V: Int> {
+    /// Exponent field, at least 1; raw bits of the cells there; log2 of their width.
+    t: V,
+    raw_bits: V,
+    width: V,
+    /// What number a cell has beside its significand's leading bits.
+    add: V,
+}
+
+/// An edge: its number, and the first value above it in magnitude.
+#[derive(Clone, Copy)]
+struct Edge<V: Int> {
+    number: V,
+    value: V,
+}
+
 /// Cells of `N` scalars and their intervals.
 #[derive(Clone, Copy)]
 pub(crate) struct Cells<V: Int> {
-    pub number: V,
-    pub first_rank: V,
-    pub ranks: V,
-    pub raw_bits: V,
     pub start: V,
     pub end: V,
-}
-
-impl<V: Int> Cells<V> {
-    /// `a` where the mask says so, else `b`.
-    #[inline(always)]
-    pub(crate) fn select(mask: V::Mask, a: Self, b: Self) -> Self {
-        Cells {
-            number: V::select(mask, a.number, b.number),
-            first_rank: V::select(mask, a.first_rank, b.first_rank),
-            ranks: V::select(mask, a.ranks, b.ranks),
-            raw_bits: V::select(mask, a.raw_bits, b.raw_bits),
-            start: V::select(mask, a.start, b.start),
-            end: V::select(mask, a.end, b.end),
-        }
-    }
+    pub raw_bits: V,
+    /// -1 for negative cells.
+    pub sign: V,
+    /// First magnitude.
+    pub first: V,
+    /// Number of codes.
+    pub ranks: V,
 }
 
 impl<V: Int> Shared<V> {
-    /// Of a plane; nothing if its units are too coarse for this.
-    pub(crate) fn new(proof: V::Proof, plane: &PlaneModel<'_>) -> Option<Self> {
+    /// Of a plane; nothing if its scales or units are such that 32 bits need more care than is taken here.
+    pub(crate) fn new<F: Format>(proof: V::Proof, plane: &PlaneModel<'_>) -> Option<Self> {
+        let (low, high) = octaves(plane);
+        // Cells begin at whole numbers of units: the first one above a zone, or the first normal one, or all between.
+        let eb = (low - 2 - plane.exponent + F::BIAS).max(1 - F::MB);
+        let whole = (eb + 1 - ZONE_BINADES).max(eb.min(1)) + plane.exponent >= F::BIAS;
+        // Reaches are below 2^30, and the exponent field of 0 is no more than 1.
+        let tame = whole && high <= 25 && plane.exponent >= F::BIAS - 128;
+        let largest = largest(plane).filter(|_| tame)?;
         Some(Shared {
-            units: Units::new(proof, plane.exponent),
-            largest: largest(plane)?,
+            proof,
+            exponent: plane.exponent,
+            largest,
             end: 65536 - i32::from(plane.shape.escape()),
+            mant: V::table16(proof, &MANT.map(|m| m as i32)),
+            less: V::table16(proof, &INV.map(|i| 2 * (i - (1 << 15)))),
             shifts: V::table8(proof, &SHIFTS),
             firsts: V::table8(proof, &FIRSTS),
             steps: V::table64(proof, plane.shape.steps()),
@@ -102,12 +141,12 @@ impl<V: Int> Shared<V> {
 
     #[inline(always)]
     pub(crate) fn c(&self, x: i32) -> V {
-        self.units.c(x)
+        V::splat(self.proof, x)
     }
 
     #[inline(always)]
     pub(crate) fn proof(&self) -> V::Proof {
-        self.units.proof
+        self.proof
     }
 
     /// The upper end of all cells, `65536 - escape`.
@@ -119,19 +158,19 @@ impl<V: Int> Shared<V> {
     /// Scale indices of channels' and a token's.
     #[inline(always)]
     pub(crate) fn scale(&self, channels: &[i16], token: i16) -> V {
-        self.units.index(V::load_i16(self.proof(), channels) + self.c(token.into()))
+        let sum = V::load_i16(self.proof, channels) + self.c(token.into());
+        sum.max(self.c(0)).min(self.c(SCALES - 1))
     }
 
-    /// `ScalarModel::new` at means `|mu| < 2^30` and scale indices 0..=479.
+    /// `ScalarModel::new` at means `|mu| < 2^30` and scale indices of the plane.
     #[inline(always)]
     pub(crate) fn window<F: Format>(&self, mu: V, q: V) -> Window<V> {
         let c = |x| self.c(x);
-        let scale = self.units.scale(q);
-        let Scale { octave, mant, .. } = scale;
+        let (octave, fraction) = (q.right(4), q & c(15));
+        let mant = fraction.lookup16(&self.mant);
         // MANT * 2^(octave - 11): one of the shifts is by a negative number of bits, which gives 0, or both are by none.
         let reach = mant.shl_any(octave - c(11)) | mant.shr_any(c(11) - octave);
-        let reach = V::select(octave.gt(c(25)), c(FIXED_LIMIT - 1), reach);
-        let eb = (octave + c(F::BIAS - 2 - self.units.exponent)).max(c(1 - F::MB));
+        let eb = (octave + c(F::BIAS - 2 - self.exponent)).max(c(1 - F::MB));
         let first = eb.max(c(1)) - c(1);
         let (ez, base) = if F::ZONES {
             let ez = (eb - c(ZONE_BINADES - 1)).max(c(0));
@@ -139,184 +178,197 @@ impl<V: Int> Shared<V> {
         } else {
             (c(0), first)
         };
-        let lowest = (mu - reach).max(c(1 - FIXED_LIMIT));
-        let highest = (mu + reach).min(c(FIXED_LIMIT - 1));
+        let zone_end = c(1).shl_any(ez + c(self.exponent - F::BIAS)).keep(ez.gt(c(0)));
         let zero = c(0);
         let mut w = Window {
             mu,
-            scale,
+            left: (c(10) - octave).max(c(0)),
+            right: (octave - c(10)).max(c(0)),
+            more: mant - c(1 << 15),
+            less: fraction.lookup16(&self.less),
             eb,
-            ez,
+            top: eb + c(F::MB),
             base,
-            zone_end: self.units.distance::<F>(self.units.inner::<F>(c(1 << F::MB), ez), ez).0,
-            lowest,
-            highest,
+            width: eb + c(self.exponent - F::BIAS),
+            ez,
+            zone_end,
+            lowest: (mu - reach).max(c(1 - FIXED_LIMIT)),
+            highest: (mu + reach).min(c(FIXED_LIMIT - 1)),
             lo: zero,
             hi: zero,
             spread: zero,
         };
-        w.lo = self.number::<F>(&w, lowest);
-        w.hi = self.number::<F>(&w, highest);
+        w.lo = self.number::<F>(&w, w.lowest);
+        w.hi = self.number::<F>(&w, w.highest);
         w.spread = c(self.end - 1) - (w.hi - w.lo);
         w
     }
 
-    /// `ElementFormat::magnitude_of` as exponent field, at least 1, and significand: the nearest one, which may be twice the first of its
-    /// binade. Of 0 the significand is 0, the field anything.
+    /// The exponent field, at least 1, of a value below 2^31; of a negative one anything.
     #[inline(always)]
-    fn nearest<F: Format>(&self, v: V) -> (V, V) {
-        let c = |x| self.c(x);
-        // With a leading one in bit 31 a value is `significand * 2^e`; below the first normal e counts no further and bits fall off.
-        let zeros = v.leading_zeros();
-        let e = c(31 - self.units.exponent + F::BIAS) - zeros;
-        let t = e.max(c(1));
-        let halves = v.shl_any(zeros).shr_any(c(30 - F::MB) + (t - e));
-        (t, (halves + c(1)).shr(c(1)))
+    fn field<F: Format>(&self, value: V) -> V {
+        (value.exponent() + self.c(F::BIAS - 127 - self.exponent)).max(self.c(1))
     }
 
-    /// `Grid::number_of_magnitude`: the cases j > MB, 0 < j <= MB and j <= 0 add up, since the terms of the others vanish; and in the
-    /// zone the sum is at most 0. Twice the first significand of a binade gives what the first of the next gives.
+    /// Half a code's step in a binade, in units rounded down.
     #[inline(always)]
-    fn number_of_magnitude<F: Format>(&self, w: &Window<V>, j: V, significand: V, k: V) -> V {
-        let c = |x| self.c(x);
-        let beyond = (j - c(F::MB)).max(c(0)).shl(c(F::MB));
-        let number = w.base + significand.shr(k) + beyond + j.min(c(0));
-        if F::ZONES { number.max(c(0)) } else { number }
+    fn half_step<F: Format>(&self, t: V) -> V {
+        self.c(1).shl_any(t + self.c(self.exponent - F::BIAS - F::MB - 1))
     }
 
-    /// `Grid::number` of `ElementFormat::rank_of_fixed`.
+    /// What cells are like in a binade.
+    #[inline(always)]
+    fn place<F: Format>(&self, w: &Window<V>, t: V) -> Place<V> {
+        let near = t.max(w.eb).min(w.top);
+        let away = t - near;
+        // Of the shifted and the plain one: beyond the top a binade has 2^MB cells, below `eb` one.
+        let add = w.base + away.max(away.left(F::MB));
+        Place { t, raw_bits: w.top - near, width: w.width + away, add }
+    }
+
+    /// `Grid::number` of `ElementFormat::rank_of_fixed`. Twice the first significand of a binade gives what the first of the next gives.
     #[inline(always)]
     fn number<F: Format>(&self, w: &Window<V>, value: V) -> V {
-        let c = |x| self.c(x);
-        let sign = value.sar(c(31));
-        let v = ((value ^ sign) - sign).min(c(self.largest));
-        let (t, significand) = self.nearest::<F>(v);
-        let j = t - w.eb;
-        let number = self.number_of_magnitude::<F>(w, j, significand, self.raw_bits::<F>(j));
-        V::select(v.eq(c(0)), c(0), number ^ sign)
+        let v = value.abs().min(self.c(self.largest));
+        let t = self.field::<F>(v);
+        let place = self.place::<F>(w, t);
+        let number = place.add + (v + self.half_step::<F>(t)).shr_any(place.width);
+        let number = if F::ZONES { number.max(self.c(0)) } else { number };
+        number ^ value.right_signed(31)
     }
 
+    /// Where magnitudes from a cell's first value on begin: half a step below, rounded down; `below` is the binade of the values below.
     #[inline(always)]
-    fn raw_bits<F: Format>(&self, j: V) -> V {
-        (self.c(F::MB) - j).max(self.c(0)).min(self.c(F::MB))
+    fn edge<F: Format>(&self, value: V, below: V) -> V {
+        (value - self.half_step::<F>(below).max(self.c(1))).max(self.c(0))
     }
 
-    /// `Grid::cell_of`, and the interval of each cell that lies in the window (of others anything).
+    /// `ScalarModel::lower` of edges of any number, those outside the window included.
     ///
-    /// Only edges inside the window matter, which lie within 2^30: nothing is cut to that as `ElementFormat::mid` does.
+    /// Only edges inside it matter, at most 16 scales from the mean: 16 bits hold how far.
     #[inline(always)]
-    pub(crate) fn cells<F: Format>(&self, w: &Window<V>, rank: V) -> Cells<V> {
-        let sign = rank.sar(self.c(31));
-        let (t, significand) = self.units.binade::<F>(rank ^ sign);
-        self.cells_at::<F>(w, sign, t, significand)
-    }
-
-    /// [`cells`](Self::cells) of magnitudes by exponent field and significand, or their mirror images where `sign` is -1.
-    #[inline(always)]
-    fn cells_at<F: Format>(&self, w: &Window<V>, sign: V, t: V, significand: V) -> Cells<V> {
+    fn lower(&self, w: &Window<V>, number: V, edge: V) -> V {
         let c = |x| self.c(x);
-        let negative = c(0).gt(sign);
-        let j = t - w.eb;
-        let k = self.raw_bits::<F>(j);
-        let number = self.number_of_magnitude::<F>(w, j, significand, k) ^ sign;
-
-        // The outer edge is two quarters below the next cell's first, measured in the same binade.
-        let (lead, ranks) = (significand.shr(k).shl(k), c(1).shl(k));
-        let inner = self.units.distance::<F>(self.units.inner::<F>(lead, t), t).0;
-        let outer = self.units.distance::<F>((lead + ranks).shl(c(2)) - c(2), t).0;
-        // The binade's first rank, one binade down where there are no normal codes.
-        let binade = (t - c(1)).shl(c(F::MB));
-        let mut cell = (inner, outer, lead + binade, ranks, k);
-        if F::ZONES {
-            let zone = w.ez.gt((significand + binade).shr(c(F::MB)));
-            cell = (
-                V::select(zone, c(0), cell.0),
-                V::select(zone, w.zone_end, cell.1),
-                V::select(zone, c(0), cell.2),
-                V::select(zone, w.ez.shl(c(F::MB)).min(c(F::MAGNITUDES)), cell.3),
-                V::select(zone, c(F::WIDTH - 1), cell.4),
-            );
-        }
-        let (inner, outer, first, ranks, raw_bits) = cell;
-        let (inner, outer) = ((inner ^ sign) - sign, (outer ^ sign) - sign);
-        let index = number - w.lo;
-        let start = self.at(w, V::select(negative, outer, inner), index);
-        let end = self.at(w, V::select(negative, inner, outer), index + c(1));
-        Cells {
-            number,
-            // Ranks first..first + ranks, or their mirror images -first - ranks..-first.
-            first_rank: (first ^ sign) - sign - (ranks & sign),
-            ranks,
-            raw_bits,
-            start: V::select(number.eq(w.lo), c(0), start),
-            end: V::select(number.eq(w.hi), self.upper_end(), end),
-        }
-    }
-
-    /// The cumulative at an edge `index` cells above the window's lower end.
-    #[inline(always)]
-    fn at(&self, w: &Window<V>, edge: V, index: V) -> V {
-        let below = self.cumulative(self.units.normalise_near(&w.scale, edge - w.mu));
-        // At most 65536 * 65534 < 2^32.
-        (below * w.spread).shr(self.c(16)) + index
-    }
-
-    /// `Shape::cumulative`.
-    #[inline(always)]
-    fn cumulative(&self, z: V) -> V {
-        let c = |x| self.c(x);
-        let sign = z.sar(c(31));
-        let m = (z ^ sign) - sign;
-        // Of the last knot, which has no step, anything.
-        let segment = m.shr(c(11));
-        let (shift, first) = (segment.lookup8(&self.shifts), segment.lookup8(&self.firsts));
-        let (below, rise) = (first + m.shr(shift)).lookup64(&self.steps);
-        let within = m & (c(1).shl(shift) - c(1));
-        let half = below + (rise * within).shr(shift);
+        let z = (edge.sign(number) - w.mu).shl(w.left).sar(w.right).shrunk(w.less);
+        let m = z.abs();
+        let segment = m.right(11);
+        let at = m.shl(segment.lookup8(&self.shifts));
+        let (below, rise) = (segment.lookup8(&self.firsts) + at.right(16)).lookup64(&self.steps);
+        let half = below + at.high_product(rise);
+        // The last knot has no step.
         let half = V::select(m.gt(c(Z_LIMIT - 1)), c(SHAPE_HALF.into()), half);
-        c(SHAPE_HALF.into()) + ((half ^ sign) - sign)
+        let lower = (c(SHAPE_HALF.into()) + half.sign(z)).part(w.spread) + (number - w.lo);
+        V::select(number.gt(w.hi), self.upper_end(), lower.keep(number.gt(w.lo)))
     }
 
-    /// Whether cells lie outside the window.
+    /// An edge near slots: that of the cells to either side of which they probably are.
     #[inline(always)]
-    pub(crate) fn outside(&self, w: &Window<V>, cells: &Cells<V>) -> V::Mask {
-        w.lo.gt(cells.number) | cells.number.gt(w.hi)
+    fn guess<F: Format>(&self, w: &Window<V>, slot: V) -> Edge<V> {
+        let c = |x| self.c(x);
+        let away = slot - c(self.end / 2);
+        let floors = (w.hi - w.lo).right(1);
+        let tail = (c(self.end / 2) - floors - away.abs()).max(c(1)).float();
+        // Four entries an octave.
+        let (z, fall) = (tail.right(21) - c(127 << 2)).lookup64(&self.guesses);
+        let z = z - tail.right(5).high_product(fall);
+        let value = w.mu + z.sign(away).grown(w.more).shl(w.right).sar(w.left);
+        let value = value.max(w.lowest).min(w.highest);
+        let v = value.abs();
+        let place = self.place::<F>(w, self.field::<F>(v));
+        // Where codes are as wide as cells their edges are half a cell below their values; elsewhere less.
+        let lead = (v + c(3).shl_any(place.width - c(2))).shr_any(place.width);
+        let number = place.add + lead;
+        let first = lead.shl_any(place.width);
+        let (number, first) =
+            if F::ZONES { (number.max(c(0)), first.keep(number.gt(c(0)))) } else { (number, first) };
+        Edge { number: number.sign(value), value: first }
     }
 
-    /// `ElementFormat::code`.
+    /// Cells of the window near slots, and their intervals: those to that side of the guessed edge on which the slot is.
     #[inline(always)]
-    pub(crate) fn codes<F: Format>(&self, rank: V) -> V {
-        let sign = rank.sar(self.c(31));
-        (rank ^ sign) | (sign & self.c(F::MAGNITUDES))
+    pub(crate) fn find<F: Format>(&self, w: &Window<V>, slot: V) -> Cells<V> {
+        let c = |x| self.c(x);
+        let one = self.guess::<F>(w, slot);
+        let lower = self.lower(w, one.number, self.edge::<F>(one.value, self.field::<F>(one.value - c(1))));
+        let number = one.number + ((slot - lower).right_signed(31) | c(1));
+        let (near, far) = (one.number.abs(), number.abs());
+        // -1 towards 0.
+        let inward = (far - near).right_signed(31);
+        let place = self.place::<F>(w, self.field::<F>(one.value + inward));
+        let value = one.value + ((c(1).shl_any(place.width) ^ inward) - inward);
+        let value = if F::ZONES { value.max(w.zone_end).keep(far.gt(c(0))) } else { value };
+        let other = self.lower(w, number, self.edge::<F>(value, self.field::<F>(value - c(1))));
+        let magnitude = near.min(far);
+        let lead = (magnitude - place.add).shl(place.raw_bits);
+        let cells = Cells {
+            start: lower.min(other),
+            end: lower.max(other),
+            raw_bits: place.raw_bits,
+            sign: number.min(one.number).right_signed(31),
+            first: (place.t - c(1)).left(F::MB) + lead,
+            ranks: c(1).shl(place.raw_bits),
+        };
+        if F::ZONES { self.zones::<F>(w, magnitude.eq(c(0)), cells) } else { cells }
+    }
+
+    /// The cells of magnitudes, negative ones where `sign` is -1; intervals if they lie in the window. And whether they do not.
+    #[inline(always)]
+    pub(crate) fn cells<F: Format>(&self, w: &Window<V>, m: V, sign: V) -> (Cells<V>, V::Mask) {
+        let c = |x| self.c(x);
+        let field = m.right(F::MB);
+        let place = self.place::<F>(w, field.max(c(1)));
+        let before = (place.t - c(1)).left(F::MB);
+        let lead = (m - before).shr(place.raw_bits);
+        let value = lead.shl_any(place.width);
+        let (mut magnitude, mut inner) = (lead + place.add, value);
+        let (mut outer, mut below) = (value + c(1).shl_any(place.width), place.t);
+        let zone = w.ez.gt(field);
+        if F::ZONES {
+            let zero = c(0);
+            (magnitude, inner) = (V::select(zone, zero, magnitude), V::select(zone, zero, inner));
+            outer = V::select(zone, w.zone_end, outer);
+            below = V::select(zone, (w.ez - c(1)).max(c(1)), below);
+        }
+        let inner = self.edge::<F>(inner, self.field::<F>(inner - c(1)));
+        let inner = self.lower(w, (magnitude ^ sign) - sign, inner);
+        let outer = self.lower(w, ((magnitude + c(1)) ^ sign) - sign, self.edge::<F>(outer, below));
+        let cells = Cells {
+            start: inner.min(outer),
+            end: inner.max(outer),
+            raw_bits: place.raw_bits,
+            sign,
+            first: before + lead.shl(place.raw_bits),
+            ranks: c(1).shl(place.raw_bits),
+        };
+        let cells = if F::ZONES { self.zones::<F>(w, zone, cells) } else { cells };
+        let number = magnitude ^ sign;
+        (cells, w.lo.gt(number) | number.gt(w.hi))
+    }
+
+    /// Cells, of which those that `zero` says are the first, and so a zone if there is one.
+    #[inline(always)]
+    fn zones<F: Format>(&self, w: &Window<V>, zero: V::Mask, cells: Cells<V>) -> Cells<V> {
+        let c = |x| self.c(x);
+        let zone = zero & w.ez.gt(c(0));
+        Cells {
+            raw_bits: V::select(zone, c(F::WIDTH - 1), cells.raw_bits),
+            first: cells.first.keep(V::not(zone)),
+            ranks: V::select(zone, w.ez.left(F::MB).min(c(F::MAGNITUDES)), cells.ranks),
+            ..cells
+        }
     }
 
     /// Whether cells are zones: no others have so many raw bits.
     #[inline(always)]
-    pub(crate) fn zones<F: Format>(&self, cells: &Cells<V>) -> V::Mask {
+    pub(crate) fn zone<F: Format>(&self, cells: &Cells<V>) -> V::Mask {
         const { assert!(F::MB < F::WIDTH - 1) };
         cells.raw_bits.eq(self.c(F::WIDTH - 1))
     }
 
-    /// Cells of the window near slots. Coarser than `ScalarModel::guess` about what floors and escapes take.
+    /// What to exclusive-or raw values with to count magnitudes from the first one: negative cells count down, zones do not.
     #[inline(always)]
-    pub(crate) fn guess<F: Format>(&self, w: &Window<V>, slot: V) -> Cells<V> {
-        let c = |x| self.c(x);
-        let floors = (w.hi - w.lo).shr(c(1));
-        let tail = (slot.min(c(self.end) - slot) - floors).max(c(1));
-        let zeros = tail.leading_zeros();
-        let significand = tail.shl(zeros);
-        let index = c(31 << 2) - zeros.shl(c(2)) + (significand.shr(c(29)) & c(3));
-        let (z, fall) = index.lookup64(&self.guesses);
-        let z = z - (fall * (significand.shr(c(21)) & c(255))).shr(c(8));
-        let z = V::select(slot.gt(c(self.end / 2)), z, c(0) - z);
-        // z * MANT < 2^30.
-        let away = (z * w.scale.mant).sar((c(25) - w.scale.octave).max(c(0)));
-        let value = (w.mu + away).max(w.lowest).min(w.highest);
-        // Zero's nearest magnitude is 1's, or a neighbour; -1's where the window ends at 0, for 1's may lie beyond it.
-        let sign = value.min(w.highest - c(1)).sar(c(31));
-        let v = ((value ^ sign) - sign).max(c(1)).min(c(self.largest));
-        let (t, significand) = self.nearest::<F>(v);
-        let carry = significand.shr(c(F::MB + 1));
-        self.cells_at::<F>(w, sign, t + carry, significand.shr(carry))
+    pub(crate) fn flip<F: Format>(&self, cells: &Cells<V>) -> V {
+        let flip = (cells.ranks - self.c(1)) & cells.sign;
+        if F::ZONES { flip.keep(V::not(self.zone::<F>(cells))) } else { flip }
     }
 }

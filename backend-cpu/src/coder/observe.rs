@@ -98,7 +98,7 @@ pub(super) fn rows<V: Int, F: Format>(proof: V::Proof, plane: &Plane<'_>, rows: 
                 &mut innovation[at..],
             );
             low = low + (square & context.units.c(0xFFFF));
-            high = high + square.shr(context.units.c(16));
+            high = high + square.right(16);
         }
         // Each lane sums at most 4096 squares of at most 2^28, in two parts of 16 bits.
         *squares = sum(low) + (sum(high) << 16);
@@ -188,7 +188,7 @@ impl<V: Int> Context<V> {
         let mu = if let Some((recip, _)) = self.unit { mu.scaled(recip, 31) } else { mu };
         let code = V::load_u16(proof, codes);
         let m = code & c(F::MAGNITUDES - 1);
-        let sign = c(0) - (code.shr(c(F::WIDTH - 1)) & c(1));
+        let sign = c(0) - (code.right(F::WIDTH - 1) & c(1));
         let (t, significand) = units.binade::<F>(m);
 
         // Unit::value: at most 28 bits of significand, moved and rounded.
@@ -203,7 +203,7 @@ impl<V: Int> Context<V> {
 
         // ElementFormat::edge of the code and of the next.
         let inner = self.edge::<F>(units.inner::<F>(significand, t), t);
-        let outer = self.edge::<F>(significand.shl(c(2)) + c(2), t);
+        let outer = self.edge::<F>(significand.left(2) + c(2), t);
         let outer = V::select(m.eq(c(F::MAGNITUDES - 1)), c(FIXED_LIMIT - 1), outer);
         let (inner, outer) = ((inner ^ sign) - sign, (outer ^ sign) - sign);
         let negative = c(0).gt(sign);
@@ -212,26 +212,26 @@ impl<V: Int> Context<V> {
 
         // Shrink::innovation.
         let near = c(0).min(high).max(low);
-        let centre = low.sar(c(1)) + high.sar(c(1)) + (low & high & c(1));
+        let centre = low.right_signed(1) + high.right_signed(1) + (low & high & c(1));
         let width = (high - low).max(c(1));
         let zeros = width.leading_zeros();
-        let n = width.shl(zeros).shr(c(15));
-        let sixteenth = n.shr(c(12)) & c(15);
+        let n = width.shl(zeros).right(15);
+        let sixteenth = n.right(12) & c(15);
         let first = sixteenth.lookup16(&self.log[0]);
         let (second, third) = (sixteenth.lookup16(&self.log[1]), sixteenth.lookup16(&self.log[2]));
         let more = V::select(second.gt(n), c(0), V::select(third.gt(n), c(1), c(2)));
-        let log = (c(31) - zeros).shl(c(4)) + first + more;
+        let log = (c(31) - zeros).left(4) + first + more;
         let channel = V::load_i16(proof, channel);
         let q = units.index(channel + c(token.into()));
         let t = (log - q).max(c(-128)).min(c(127)) + c(128);
-        let index = t.shr(c(1)) & c(63);
+        let index = t.right(1) & c(63);
         let (below, above) = (index.lookup64(&self.shrink[0]), index.lookup64(&self.shrink[1]));
         let upper = t.gt(c(127));
         let (even, odd) = (V::select(upper, above.0, below.0), V::select(upper, above.1, below.1));
         let factor = V::select((t & c(1)).eq(c(0)), even, odd);
         // away * factor >> 15, in two parts.
         let away = centre - near;
-        let away = away.sar(c(15)) * factor + ((away & c(0x7FFF)) * factor).shr(c(15));
+        let away = away.right_signed(15) * factor + ((away & c(0x7FFF)) * factor).right(15);
         let v = (near + away).max(c(-LIMIT)).min(c(LIMIT));
 
         let z = units.normalise(&units.scale(units.index(channel)), v);

@@ -112,8 +112,14 @@ impl<V: Int> Int for Pair<V> {
 
     #[inline(always)]
     fn lookup64(self, table: &V::Table64) -> (Self, Self) {
-        let (a, b) = (self.0.lookup64(table), self.1.lookup64(table));
+        let [a, b] = V::lookup64_two([self.0, self.1], table);
         (Pair(a.0, b.0), Pair(a.1, b.1))
+    }
+
+    #[inline(always)]
+    fn lookup64_two(x: [Self; 2], table: &V::Table64) -> [(Self, Self); 2] {
+        let [a, b, c, d] = V::lookup64_four([x[0].0, x[0].1, x[1].0, x[1].1], table);
+        [(Pair(a.0, b.0), Pair(a.1, b.1)), (Pair(c.0, d.0), Pair(c.1, d.1))]
     }
 
     both!(
@@ -124,15 +130,43 @@ impl<V: Int> Int for Pair<V> {
         shr_any(n) -> Self,
         min(other) -> Self,
         max(other) -> Self,
+        abs() -> Self,
+        sign(by) -> Self,
         leading_zeros() -> Self,
+        exponent() -> Self,
+        float() -> Self,
+        shrunk(by) -> Self,
+        grown(by) -> Self,
+        high_product(by) -> Self,
+        part(by) -> Self,
         quotient(by) -> Self,
         gt(other) -> Self::Mask,
         eq(other) -> Self::Mask,
     );
 
     #[inline(always)]
+    fn left(self, n: i32) -> Self {
+        Pair(self.0.left(n), self.1.left(n))
+    }
+
+    #[inline(always)]
+    fn right(self, n: i32) -> Self {
+        Pair(self.0.right(n), self.1.right(n))
+    }
+
+    #[inline(always)]
+    fn right_signed(self, n: i32) -> Self {
+        Pair(self.0.right_signed(n), self.1.right_signed(n))
+    }
+
+    #[inline(always)]
     fn scaled(self, by: Self, bits: u32) -> Self {
         Pair(self.0.scaled(by.0, bits), self.1.scaled(by.1, bits))
+    }
+
+    #[inline(always)]
+    fn keep(self, mask: Self::Mask) -> Self {
+        Pair(self.0.keep(mask.0), self.1.keep(mask.1))
     }
 
     #[inline(always)]

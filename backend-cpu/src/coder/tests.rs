@@ -33,11 +33,15 @@ impl Plane {
         }
     }
 
-    /// Usual ones and extreme ones.
+    /// Usual ones, whose scales vectors have room for, and extreme ones.
     fn random(rng: &mut Random, tokens: usize, width: usize) -> Plane {
         let format = rng.pick(&ElementFormat::ALL);
-        let usual = rng.within(1, 2) == 1;
-        let exponent = if usual { rng.within(10, 24) } else { rng.within(-EXPONENT_LIMIT, EXPONENT_LIMIT) };
+        let usual = rng.within(1, 3) > 1;
+        let exponent = match (usual, rng.within(0, 3)) {
+            (true, 1..) => rng.within(8, 28),
+            (true, _) => rng.within(0, 70),
+            _ => rng.within(-EXPONENT_LIMIT, EXPONENT_LIMIT),
+        };
         let mu = (0..tokens * width)
             .map(|_| match rng.within(0, 7) {
                 0 => rng.within(1 - FIXED_LIMIT, FIXED_LIMIT - 1),
@@ -49,13 +53,13 @@ impl Plane {
             .map(|_| match (usual, rng.within(0, 7)) {
                 (false, 0) => rng.pick(&[i16::MIN, i16::MAX, 0, 479]),
                 (false, _) => rng.within(-40, SCALES + 40) as i16,
-                _ => rng.within(150, 350) as i16,
+                _ => rng.within(180, 385) as i16,
             })
             .collect();
         let token = (0..tokens)
-            .map(|_| if rng.within(1, 20) == 1 { i16::MIN } else { rng.within(-30, 30) as i16 })
+            .map(|_| if !usual && rng.within(1, 20) == 1 { i16::MIN } else { rng.within(-30, 30) as i16 })
             .collect();
-        let shape = if usual { Shape::gaussian() } else { shape(rng) };
+        let shape = if rng.within(0, 1) == 0 { Shape::gaussian() } else { shape(rng) };
         Plane { format, exponent, mu, channel, token, shape }
     }
 }
@@ -232,4 +236,20 @@ fn every_coder_is_the_definition() {
 #[test]
 fn every_coder_is_the_definition_at_the_ends_of_windows() {
     each_coder!(check_ends, 0..4000);
+}
+
+/// Whether a coder takes a usual plane itself, or leaves it to another.
+fn check_taken(coder: impl Coder, seed: u64) {
+    let mut rng = Random::new(seed);
+    let mut plane = Plane::random(&mut rng, 4, LANES);
+    plane.exponent = rng.within(17, 27);
+    plane.channel.iter_mut().for_each(|c| *c = rng.within(180, 385) as i16);
+    plane.token.iter_mut().for_each(|t| *t = rng.within(-30, 30) as i16);
+    let taken = coder.symbols(&plane.model(), &[0; 4 * LANES], &mut [Symbol::default(); 4 * LANES]);
+    assert!(taken.is_some(), "seed {seed}");
+}
+
+#[test]
+fn every_coder_takes_usual_planes() {
+    each_coder!(check_taken, 0..400);
 }

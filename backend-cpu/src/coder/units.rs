@@ -1,7 +1,7 @@
 //! Numbers of `N` scalars: element formats, fixed point and scales (`speckv_codec_core::{element, model}`).
 
 use speckv_predictor::core::ElementFormat;
-use speckv_predictor::core::limits::{INV, MANT, SCALES, UNITS_PER_SCALE, Z_LIMIT};
+use speckv_predictor::core::limits::{INV, SCALES, UNITS_PER_SCALE, Z_LIMIT};
 
 use super::int::Int;
 
@@ -35,20 +35,18 @@ impl<F: Format> Format for Flat<F> {
     const ZONES: bool = false;
 }
 
-/// A plane's fixed point, and the mantissas of scales.
+/// A plane's fixed point, and the mantissas of reciprocal scales.
 #[derive(Clone, Copy)]
 pub(crate) struct Units<V: Int> {
     pub(crate) proof: V::Proof,
     pub exponent: i32,
-    mant: V::Table16,
     inv: V::Table16,
 }
 
 /// Scales of `N` scalars.
 #[derive(Clone, Copy)]
 pub(crate) struct Scale<V: Int> {
-    pub octave: V,
-    pub mant: V,
+    octave: V,
     inv: V,
     /// Differences from a mean are moved left, then right, to count 1024 a power of two.
     left: V,
@@ -59,8 +57,7 @@ impl<V: Int> Units<V> {
     /// Fixed point with `exponent` fraction bits.
     #[inline(always)]
     pub(crate) fn new(proof: V::Proof, exponent: i32) -> Self {
-        let (mant, inv) = (V::table16(proof, &MANT.map(|m| m as i32)), V::table16(proof, &INV));
-        Units { proof, exponent, mant, inv }
+        Units { proof, exponent, inv: V::table16(proof, &INV) }
     }
 
     #[inline(always)]
@@ -78,38 +75,32 @@ impl<V: Int> Units<V> {
     #[inline(always)]
     pub(crate) fn scale(&self, q: V) -> Scale<V> {
         let c = |x| self.c(x);
-        let (octave, fraction) = (q.shr(c(4)), q & c(15));
+        let (octave, fraction) = (q.right(4), q & c(15));
         let ten = c(UNITS_PER_SCALE.ilog2() as i32);
         Scale {
             octave,
-            mant: fraction.lookup16(&self.mant),
             inv: fraction.lookup16(&self.inv),
             left: (ten - octave).max(c(0)),
             right: (octave - ten).max(c(0)),
         }
     }
 
-    /// `model::normalise` of a difference within the reach of a window: 32 bits hold what comes between. Of greater ones some `|z| <= 16384`.
-    #[inline(always)]
-    pub(crate) fn normalise_near(&self, scale: &Scale<V>, difference: V) -> V {
-        let c = |x| self.c(x);
-        let t = difference.shl(scale.left).sar(scale.right);
-        (t * scale.inv).sar(c(15)).min(c(Z_LIMIT)).max(c(-Z_LIMIT))
-    }
-
-    /// `model::normalise` of any difference: cut to what `|z| <= 16384` can come from.
+    /// `model::normalise` of any difference: cut to what `|z| <= 16384` can come from, so that 32 bits hold what comes between.
     #[inline(always)]
     pub(crate) fn normalise(&self, scale: &Scale<V>, difference: V) -> V {
-        let farthest = self.c(i32::MAX).shr((self.c(26) - scale.octave).max(self.c(0)));
-        self.normalise_near(scale, difference.min(farthest).max(self.c(0) - farthest))
+        let c = |x| self.c(x);
+        let farthest = c(i32::MAX).shr((c(26) - scale.octave).max(c(0)));
+        let near = difference.min(farthest).max(c(0) - farthest);
+        let t = near.shl(scale.left).sar(scale.right);
+        (t * scale.inv).right_signed(15).min(c(Z_LIMIT)).max(c(-Z_LIMIT))
     }
 
     /// A magnitude's exponent field, at least 1, and its significand there.
     #[inline(always)]
     pub(crate) fn binade<F: Format>(&self, m: V) -> (V, V) {
         let c = |x| self.c(x);
-        let t = m.shr(c(F::MB)).max(c(1));
-        (t, m - (t - c(1)).shl(c(F::MB)))
+        let t = m.right(F::MB).max(c(1));
+        (t, m - (t - c(1)).left(F::MB))
     }
 
     /// Quarters of a code between 0 and the lower edge of a significand: two less than its own four, or one where a binade begins.
@@ -117,7 +108,7 @@ impl<V: Int> Units<V> {
     pub(crate) fn inner<F: Format>(&self, significand: V, t: V) -> V {
         let c = |x| self.c(x);
         let begins = significand.eq(c(1 << F::MB)) & t.gt(c(1));
-        (significand.shl(c(2)) - V::select(begins, c(1), c(2))).max(c(0))
+        (significand.left(2) - V::select(begins, c(1), c(2))).max(c(0))
     }
 
     /// `quarters` of a code in the binade of exponent field `t`, in units; and by how many bits that is to the left.

@@ -1,5 +1,6 @@
 //! Eight integers in an AVX2 register.
 
+use core::arch::asm;
 use core::arch::x86_64::*;
 use core::ops::{Add, BitAnd, BitOr, BitXor, Mul, Sub};
 
@@ -85,7 +86,35 @@ fn places(packed: u32) -> __m256i {
     _mm256_srlv_epi32(_mm256_set1_epi32(packed as i32), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28))
 }
 
+/// Bytes at places, less 0, 16, 32 and 48, of a table and its differences.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn pick(tables: &[__m256i; 4], places: &[__m256i; 4]) -> __m256i {
+    let (a, b) = (_mm256_shuffle_epi8(tables[0], places[0]), _mm256_shuffle_epi8(tables[1], places[1]));
+    let (c, d) = (_mm256_shuffle_epi8(tables[2], places[2]), _mm256_shuffle_epi8(tables[3], places[3]));
+    _mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d))
+}
+
+/// 64 pairs of 16-bit numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Table64 {
+    /// The second number in the high half.
+    pairs: [u32; 64],
+    /// By byte of a pair: the first 16 in each half of a register, and how each further 16 differ from the 16 before.
+    bytes: [[__m256i; 4]; 4],
+}
+
 impl I256 {
+    /// Low and high halves.
+    #[inline(always)]
+    fn halves(self) -> (I256, I256) {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let low = _mm256_blend_epi16(self.0, _mm256_setzero_si256(), 0xAA);
+            (I256(low), I256(_mm256_srli_epi32(self.0, 16)))
+        }
+    }
+
     /// The low halves as eight words.
     #[inline(always)]
     fn narrow(self) -> __m128i {
@@ -98,14 +127,40 @@ impl I256 {
     }
 }
 
+/// Shifts by counts of their own. Of the intrinsics the compiler keeps too much: comparisons of counts with 32, which the instructions need not.
+macro_rules! shifts {
+    ($($name:ident: $with:literal),* $(,)?) => {
+        $(#[inline(always)]
+        fn $name(self, n: I256) -> I256 {
+            #[inline]
+            #[target_feature(enable = "avx2")]
+            fn shift(x: __m256i, n: __m256i) -> __m256i {
+                let out;
+                // SAFETY: the instruction reads two registers and writes one.
+                unsafe {
+                    asm!(
+                        concat!($with, " {}, {}, {}"),
+                        out(ymm_reg) out,
+                        in(ymm_reg) x,
+                        in(ymm_reg) n,
+                        options(pure, nomem, nostack, preserves_flags),
+                    );
+                }
+                out
+            }
+            // SAFETY: `self` proves AVX2.
+            I256(unsafe { shift(self.0, n.0) })
+        })*
+    };
+}
+
 impl Int for I256 {
     const N: usize = 8;
     type Proof = HasAvx2;
     type Mask = Mask256;
     type Table8 = __m256i;
     type Table16 = [__m256i; 2];
-    /// The second number in the high half.
-    type Table64 = [u32; 64];
+    type Table64 = Table64;
 
     #[inline(always)]
     fn splat(_: HasAvx2, x: i32) -> I256 {
@@ -185,8 +240,17 @@ impl Int for I256 {
     }
 
     #[inline(always)]
-    fn table64(_: HasAvx2, x: &[(u16, u16); 64]) -> [u32; 64] {
-        x.map(|(a, b)| u32::from(a) | u32::from(b) << 16)
+    fn table64(_: HasAvx2, x: &[(u16, u16); 64]) -> Table64 {
+        let pairs = x.map(|(a, b)| u32::from(a) | u32::from(b) << 16);
+        let part = |byte: usize, sixteen: usize| {
+            let all = pairs.map(|pair| pair.to_le_bytes()[byte]);
+            let differs = |i: usize| if sixteen == 0 { 0 } else { all[16 * (sixteen - 1) + i] };
+            let bytes: [u8; 16] = core::array::from_fn(|i| all[16 * sixteen + i] ^ differs(i));
+            // SAFETY: the proof is that of AVX2; 16 bytes are there.
+            unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes.as_ptr().cast())) }
+        };
+        let bytes = [0, 1, 2, 3].map(|byte| [0, 1, 2, 3].map(|sixteen| part(byte, sixteen)));
+        Table64 { pairs, bytes }
     }
 
     #[inline(always)]
@@ -210,25 +274,46 @@ impl Int for I256 {
     }
 
     #[inline(always)]
-    fn lookup64(self, table: &[u32; 64]) -> (I256, I256) {
+    fn lookup64(self, table: &Table64) -> (I256, I256) {
         let mut at = [0; 8];
         self.store(&mut at);
-        let pairs = at.map(|at| table[(at & 63) as usize]);
+        let pairs = at.map(|at| table.pairs[(at & 63) as usize]);
         // SAFETY: `self` proves AVX2, and eight pairs are there.
+        let x = unsafe { _mm256_loadu_si256(pairs.as_ptr().cast()) };
+        I256(x).halves()
+    }
+
+    #[inline(always)]
+    fn lookup64_four(x: [I256; 4], table: &Table64) -> [(I256, I256); 4] {
+        // SAFETY: `x` proves AVX2. Packing, and what undoes it, stays within halves of registers. A shuffle leaves zeros where the highest bit
+        // of a place is set, which it is of places before a table's 16; of places past them the next tables' differences take it back.
         unsafe {
-            let x = _mm256_loadu_si256(pairs.as_ptr().cast());
-            (I256(_mm256_blend_epi16(x, _mm256_setzero_si256(), 0xAA)), I256(_mm256_srli_epi32(x, 16)))
+            let packed =
+                _mm256_packus_epi16(_mm256_packus_epi32(x[0].0, x[1].0), _mm256_packus_epi32(x[2].0, x[3].0));
+            let places = [
+                packed,
+                _mm256_sub_epi8(packed, _mm256_set1_epi8(16)),
+                _mm256_sub_epi8(packed, _mm256_set1_epi8(32)),
+                _mm256_sub_epi8(packed, _mm256_set1_epi8(48)),
+            ];
+            let [a, b, c, d] = &table.bytes;
+            let (a, b, c, d) = (pick(a, &places), pick(b, &places), pick(c, &places), pick(d, &places));
+            let (first, second) = (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d));
+            let (third, fourth) = (_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d));
+            [
+                I256(_mm256_unpacklo_epi16(first, second)).halves(),
+                I256(_mm256_unpackhi_epi16(first, second)).halves(),
+                I256(_mm256_unpacklo_epi16(third, fourth)).halves(),
+                I256(_mm256_unpackhi_epi16(third, fourth)).halves(),
+            ]
         }
     }
 
     methods!(
-        shl(n) -> I256: _mm256_sllv_epi32,
-        shr(n) -> I256: _mm256_srlv_epi32,
-        sar(n) -> I256: _mm256_srav_epi32,
-        shl_any(n) -> I256: _mm256_sllv_epi32,
-        shr_any(n) -> I256: _mm256_srlv_epi32,
         min(other) -> I256: _mm256_min_epi32,
         max(other) -> I256: _mm256_max_epi32,
+        sign(by) -> I256: _mm256_sign_epi32,
+        high_product(by) -> I256: _mm256_mulhi_epu16,
         gt(other) -> Mask256: _mm256_cmpgt_epi32,
         eq(other) -> Mask256: _mm256_cmpeq_epi32,
     );
@@ -242,6 +327,74 @@ impl Int for I256 {
             let exponent = _mm256_srli_epi32(_mm256_castps_si256(_mm256_cvtepi32_ps(x)), 23);
             let zeros = _mm256_sub_epi32(_mm256_set1_epi32(127 + 31), exponent);
             I256(_mm256_min_epi32(zeros, _mm256_set1_epi32(32)))
+        }
+    }
+
+    shifts!(
+        shl: "vpsllvd",
+        shr: "vpsrlvd",
+        sar: "vpsravd",
+        shl_any: "vpsllvd",
+        shr_any: "vpsrlvd",
+    );
+
+    #[inline(always)]
+    fn left(self, n: i32) -> I256 {
+        // SAFETY: `self` proves AVX2.
+        I256(unsafe { _mm256_sll_epi32(self.0, _mm_cvtsi32_si128(n)) })
+    }
+
+    #[inline(always)]
+    fn right(self, n: i32) -> I256 {
+        // SAFETY: `self` proves AVX2.
+        I256(unsafe { _mm256_srl_epi32(self.0, _mm_cvtsi32_si128(n)) })
+    }
+
+    #[inline(always)]
+    fn right_signed(self, n: i32) -> I256 {
+        // SAFETY: `self` proves AVX2.
+        I256(unsafe { _mm256_sra_epi32(self.0, _mm_cvtsi32_si128(n)) })
+    }
+
+    #[inline(always)]
+    fn abs(self) -> I256 {
+        // SAFETY: `self` proves AVX2.
+        I256(unsafe { _mm256_abs_epi32(self.0) })
+    }
+
+    #[inline(always)]
+    fn exponent(self) -> I256 {
+        // SAFETY: `self` proves AVX2. With the bit below the leading one cleared no float rounds up to the next octave.
+        unsafe {
+            let x = _mm256_andnot_si256(_mm256_srli_epi32(self.0, 1), self.0);
+            I256(_mm256_srli_epi32(_mm256_castps_si256(_mm256_cvtepi32_ps(x)), 23))
+        }
+    }
+
+    #[inline(always)]
+    fn float(self) -> I256 {
+        // SAFETY: `self` proves AVX2.
+        I256(unsafe { _mm256_castps_si256(_mm256_cvtepi32_ps(self.0)) })
+    }
+
+    #[inline(always)]
+    fn shrunk(self, by: I256) -> I256 {
+        // SAFETY: `self` proves AVX2. High halves are 0 or -1: their product has none, and the sum is that of the low ones, carried or not.
+        I256(unsafe { _mm256_add_epi16(self.0, _mm256_mulhi_epi16(self.0, by.0)) })
+    }
+
+    #[inline(always)]
+    fn grown(self, by: I256) -> I256 {
+        // SAFETY: `self` proves AVX2. As above.
+        I256(unsafe { _mm256_add_epi16(self.0, _mm256_mulhrs_epi16(self.0, by.0)) })
+    }
+
+    #[inline(always)]
+    fn part(self, by: I256) -> I256 {
+        // SAFETY: `self` proves AVX2. (2^16 - 1) * by is less than 2^16 below 2^16 * by.
+        unsafe {
+            let x = _mm256_min_epi32(self.0, _mm256_set1_epi32(0xFFFF));
+            I256(_mm256_add_epi32(_mm256_mulhi_epu16(x, by.0), _mm256_srli_epi32(self.0, 16)))
         }
     }
 
@@ -274,6 +427,12 @@ impl Int for I256 {
             let odd = _mm256_sllv_epi64(odd, _mm256_set1_epi64x((32 - bits).into()));
             I256(_mm256_blend_epi32(even, odd, 0xAA))
         }
+    }
+
+    #[inline(always)]
+    fn keep(self, mask: Mask256) -> I256 {
+        // SAFETY: `self` proves AVX2.
+        I256(unsafe { _mm256_and_si256(self.0, mask.0) })
     }
 
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! 16 integers in an AVX-512 register.
 
+use core::arch::asm;
 use core::arch::x86_64::*;
 use core::ops::{Add, BitAnd, BitOr, BitXor, Mul, Sub};
 
@@ -44,6 +45,33 @@ impl From<__m512i> for I512 {
     fn from(x: __m512i) -> I512 {
         I512(x)
     }
+}
+
+/// Shifts by counts of their own. Of the intrinsics the compiler keeps too much: comparisons of counts with 32, which the instructions need not.
+macro_rules! shifts {
+    ($($name:ident: $with:literal),* $(,)?) => {
+        $(#[inline(always)]
+        fn $name(self, n: I512) -> I512 {
+            #[inline]
+            #[target_feature(enable = "avx512f")]
+            fn shift(x: __m512i, n: __m512i) -> __m512i {
+                let out;
+                // SAFETY: the instruction reads two registers and writes one.
+                unsafe {
+                    asm!(
+                        concat!($with, " {}, {}, {}"),
+                        out(zmm_reg) out,
+                        in(zmm_reg) x,
+                        in(zmm_reg) n,
+                        options(pure, nomem, nostack, preserves_flags),
+                    );
+                }
+                out
+            }
+            // SAFETY: `self` proves AVX-512 F.
+            I512(unsafe { shift(self.0, n.0) })
+        })*
+    };
 }
 
 impl Int for I512 {
@@ -159,17 +187,92 @@ impl Int for I512 {
     }
 
     methods!(
-        shl(n) -> I512: _mm512_sllv_epi32,
-        shr(n) -> I512: _mm512_srlv_epi32,
-        sar(n) -> I512: _mm512_srav_epi32,
-        shl_any(n) -> I512: _mm512_sllv_epi32,
-        shr_any(n) -> I512: _mm512_srlv_epi32,
         min(other) -> I512: _mm512_min_epi32,
         max(other) -> I512: _mm512_max_epi32,
+        abs() -> I512: _mm512_abs_epi32,
         leading_zeros() -> I512: _mm512_lzcnt_epi32,
         gt(other) -> __mmask16: _mm512_cmpgt_epi32_mask,
         eq(other) -> __mmask16: _mm512_cmpeq_epi32_mask,
     );
+
+    shifts!(
+        shl: "vpsllvd",
+        shr: "vpsrlvd",
+        sar: "vpsravd",
+        shl_any: "vpsllvd",
+        shr_any: "vpsrlvd",
+    );
+
+    #[inline(always)]
+    fn left(self, n: i32) -> I512 {
+        // SAFETY: `self` proves AVX-512 F.
+        I512(unsafe { _mm512_sll_epi32(self.0, _mm_cvtsi32_si128(n)) })
+    }
+
+    #[inline(always)]
+    fn right(self, n: i32) -> I512 {
+        // SAFETY: `self` proves AVX-512 F.
+        I512(unsafe { _mm512_srl_epi32(self.0, _mm_cvtsi32_si128(n)) })
+    }
+
+    #[inline(always)]
+    fn right_signed(self, n: i32) -> I512 {
+        // SAFETY: `self` proves AVX-512 F.
+        I512(unsafe { _mm512_sra_epi32(self.0, _mm_cvtsi32_si128(n)) })
+    }
+
+    #[inline(always)]
+    fn sign(self, by: I512) -> I512 {
+        // SAFETY: `self` proves AVX-512 F.
+        unsafe {
+            let zero = _mm512_setzero_si512();
+            let (some, negative) = (_mm512_test_epi32_mask(by.0, by.0), _mm512_movepi32_mask(by.0));
+            let x = _mm512_maskz_mov_epi32(some, self.0);
+            I512(_mm512_mask_sub_epi32(x, negative, zero, self.0))
+        }
+    }
+
+    #[inline(always)]
+    fn exponent(self) -> I512 {
+        // SAFETY: `self` proves AVX-512 F. Rounded towards 0 no float is in the next octave.
+        unsafe {
+            let x = _mm512_cvt_roundepi32_ps::<{ _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC }>(self.0);
+            I512(_mm512_srli_epi32(_mm512_castps_si512(x), 23))
+        }
+    }
+
+    #[inline(always)]
+    fn float(self) -> I512 {
+        // SAFETY: `self` proves AVX-512 F.
+        I512(unsafe { _mm512_castps_si512(_mm512_cvtepi32_ps(self.0)) })
+    }
+
+    #[inline(always)]
+    fn shrunk(self, by: I512) -> I512 {
+        // SAFETY: `self` proves AVX-512 BW. High halves are 0 or -1: their product has none, and the sum is that of the low ones, carried or not.
+        I512(unsafe { _mm512_add_epi16(self.0, _mm512_mulhi_epi16(self.0, by.0)) })
+    }
+
+    #[inline(always)]
+    fn grown(self, by: I512) -> I512 {
+        // SAFETY: `self` proves AVX-512 BW. As above.
+        I512(unsafe { _mm512_add_epi16(self.0, _mm512_mulhrs_epi16(self.0, by.0)) })
+    }
+
+    #[inline(always)]
+    fn high_product(self, by: I512) -> I512 {
+        // SAFETY: `self` proves AVX-512 BW. The high half of `by` is 0.
+        I512(unsafe { _mm512_mulhi_epu16(self.0, by.0) })
+    }
+
+    #[inline(always)]
+    fn part(self, by: I512) -> I512 {
+        // SAFETY: `self` proves AVX-512 BW. 2^16 is the one number whose low half is not all of it.
+        unsafe {
+            let whole = _mm512_cmpgt_epi32_mask(self.0, _mm512_set1_epi32(0xFFFF));
+            I512(_mm512_mask_mov_epi32(_mm512_mulhi_epu16(self.0, by.0), whole, by.0))
+        }
+    }
 
     #[inline(always)]
     fn quotient(self, by: I512) -> I512 {
@@ -200,6 +303,12 @@ impl Int for I512 {
             let odd = _mm512_sllv_epi64(odd, _mm512_set1_epi64((32 - bits).into()));
             I512(_mm512_mask_blend_epi32(0xAAAA, even, odd))
         }
+    }
+
+    #[inline(always)]
+    fn keep(self, mask: __mmask16) -> I512 {
+        // SAFETY: `self` proves AVX-512 F.
+        I512(unsafe { _mm512_maskz_mov_epi32(mask, self.0) })
     }
 
     #[inline(always)]
