@@ -28,9 +28,19 @@ kernels! {
     SILU = "silu", 0;
     POWER = "power", 0;
     TOKEN_SCALE = "token_scale", 0;
-    PRICE = "price", 0;
+    PRICE_BF16 = "price_bf16", 0;
+    PRICE_F16 = "price_f16", 0;
+    PRICE_E4M3 = "price_e4m3", 66560;
+    PRICE_E5M2 = "price_e5m2", 93440;
     ENCODE = "encode", 0;
-    DECODE = "decode", 0;
+    DECODE_BF16 = "decode_bf16", 0;
+    DECODE_F16 = "decode_f16", 0;
+    DECODE_E4M3 = "decode_e4m3", 66560;
+    DECODE_E5M2 = "decode_e5m2", 93440;
+    HASH = "hash", 0;
+    GATHER = "gather", 0;
+    SCATTER = "scatter", 0;
+    PACK = "pack", 0;
     OBSERVE = "observe", 0;
     VALUES = "values", 0;
     GEMM_11 = "gemm_11", 65536;
@@ -55,12 +65,28 @@ kernels! {
 type Module = (&'static str, &'static [&'static Kernel]);
 
 /// For every card.
-pub(crate) static MODULES: [Module; 4] = [
+pub(crate) static MODULES: [Module; 7] = [
     (
         include_str!("../ptx/rows.ptx"),
         &[&QUANTISE, &RMS, &HEAD_NORM, &ROPE, &COLUMNS, &ADD, &PUT, &SILU, &POWER, &TOKEN_SCALE],
     ),
-    (include_str!("../ptx/coder.ptx"), &[&PRICE, &ENCODE, &DECODE, &OBSERVE, &VALUES]),
+    (
+        include_str!("../ptx/coder.ptx"),
+        &[
+            &PRICE_BF16,
+            &PRICE_F16,
+            &PRICE_E4M3,
+            &PRICE_E5M2,
+            &ENCODE,
+            &DECODE_BF16,
+            &DECODE_F16,
+            &DECODE_E4M3,
+            &DECODE_E5M2,
+        ],
+    ),
+    (include_str!("../ptx/observe.ptx"), &[&OBSERVE, &VALUES]),
+    (include_str!("../ptx/hash.ptx"), &[&HASH]),
+    (include_str!("../ptx/layout.ptx"), &[&GATHER, &SCATTER, &PACK]),
     (
         include_str!("../ptx/gemm.ptx"),
         &[&GEMM_11, &GEMM_12, &GEMM_21, &GEMM_22, &GEMM_SMALL_11, &GEMM_SMALL_12, &GEMM_SMALL_21],
@@ -214,10 +240,12 @@ pub(crate) struct Pricing {
     pub(crate) token: u64,
     pub(crate) channel: u64,
     pub(crate) shape: u64,
-    pub(crate) unit_recip: i64,
+    pub(crate) grid: u64,
     pub(crate) format: Format,
     pub(crate) exponent: i32,
     pub(crate) cols: u32,
+    pub(crate) escape: u32,
+    pub(crate) unit_recip: i32,
 }
 
 #[repr(C)]
@@ -229,6 +257,9 @@ pub(crate) struct Price {
     pub(crate) bad: u64,
     pub(crate) log2: u64,
     pub(crate) rows: u64,
+    pub(crate) chunks: u32,
+    pub(crate) pieces: u32,
+    pub(crate) piece: u32,
 }
 
 #[repr(C)]
@@ -275,6 +306,22 @@ pub(crate) struct Decode {
     pub(crate) chunks: u64,
     pub(crate) modes: u64,
     pub(crate) plane: u32,
+    pub(crate) count: u32,
+    pub(crate) warps: u32,
+}
+
+/// Planes of one launch.
+pub(crate) const HASHED: usize = 64;
+
+#[repr(C)]
+pub(crate) struct Hash {
+    pub(crate) codes: [u64; HASHED],
+    pub(crate) cols: [u32; HASHED],
+    pub(crate) rows: u64,
+    pub(crate) out: u64,
+    pub(crate) planes: u32,
+    pub(crate) chunks: u32,
+    pub(crate) width: u32,
 }
 
 #[repr(C)]
@@ -292,30 +339,37 @@ pub(crate) struct Observe {
     pub(crate) rows: u32,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Strided {
+    pub(crate) base: u64,
+    pub(crate) pages: u64,
+    pub(crate) page_stride: u64,
+    pub(crate) token_stride: u64,
+    pub(crate) head_stride: u64,
+    pub(crate) page_tokens: u32,
+    pub(crate) width: u32,
+}
+
 // As the kernels' own sources assert.
 const _: () = {
     assert!(size_of::<Quantise>() == 80 && size_of::<Rope>() == 64 && size_of::<TokenScale>() == 808);
     assert!(size_of::<Gemm>() == 104 && size_of::<Attention>() == 176);
-    assert!(size_of::<Price>() == 112 && size_of::<EncodeChunk>() == 184 && size_of::<PlaneSymbols>() == 24);
-    assert!(size_of::<DecodeChunk>() == 192 && size_of::<Decode>() == 96 && size_of::<Observe>() == 128);
+    assert!(size_of::<Price>() == 136 && size_of::<EncodeChunk>() == 184 && size_of::<PlaneSymbols>() == 24);
+    assert!(size_of::<Hash>() == 800 && size_of::<Strided>() == 48);
+    assert!(size_of::<DecodeChunk>() == 192 && size_of::<Decode>() == 112 && size_of::<Observe>() == 136);
 };
 
 #[cfg(test)]
 mod tests {
-    use speckv_predictor::core::limits::{INV, MANT};
-
-    /// The numbers of an array in a kernel's source.
-    fn array(name: &str) -> Vec<i64> {
-        let source = include_str!("../kernels/coder.cu");
-        let at = source.find(&format!("i32 {name}[16] = {{")).expect("the array");
-        let (_, rest) = source[at..].split_once("= {").expect("its start");
-        let (numbers, _) = rest.split_once('}').expect("its end");
-        numbers.split(',').map(|n| n.trim().parse().expect("a number")).collect()
-    }
+    use speckv_predictor::core::limits::INV;
 
     #[test]
     fn the_kernels_mantissas_are_those_of_the_format() {
-        assert_eq!(array("MANT"), MANT.map(i64::from));
-        assert_eq!(array("INV"), INV.map(i64::from));
+        let (_, rest) =
+            include_str!("../kernels/observe.cu").split_once("i32 INV[16] = {").expect("the array");
+        let (numbers, _) = rest.split_once('}').expect("its end");
+        let found: Vec<i32> = numbers.split(',').map(|n| n.trim().parse().expect("a number")).collect();
+        assert_eq!(found, INV);
     }
 }

@@ -20,7 +20,11 @@ mod driver;
 #[cfg(feature = "cuda")]
 mod error;
 #[cfg(feature = "cuda")]
+mod hashing;
+#[cfg(feature = "cuda")]
 mod kernels;
+#[cfg(feature = "cuda")]
+mod tables;
 
 #[cfg(feature = "cuda")]
 pub use backend::CudaBackend;
