@@ -24,6 +24,8 @@ mod hashing;
 #[cfg(feature = "cuda")]
 mod kernels;
 #[cfg(feature = "cuda")]
+mod resident;
+#[cfg(feature = "cuda")]
 mod tables;
 
 #[cfg(feature = "cuda")]
@@ -34,3 +36,5 @@ pub use buffer::{Codes, Ints, Matrix, Rows, Scales};
 pub use coding::{Decoder, Encoder};
 #[cfg(feature = "cuda")]
 pub use error::CudaError;
+#[cfg(feature = "cuda")]
+pub use resident::{DeviceBytes, Packed, Pages, Resident, Strided};
