@@ -69,7 +69,7 @@ KERNEL __launch_bounds__(128) attention_prepare_sm90a(Attention a) {
             bool there = key < a.tokens;
             k[i] = there ? a.k_scale[(u64)key * a.kv_heads + kv] : Scale{0, 0};
             Scale v = there ? a.v_scale[(u64)key * a.kv_heads + kv] : Scale{0, 0};
-            keys.factor[key % KEYS] = 2 * (u32)value_factor(v, a.value_exponent);
+            keys.two.factor[key % KEYS] = 2 * (u32)value_factor(v, a.value_exponent);
             if (k[i].m != 0) {
                 low = min_i32(low, k[i].e);
                 high = max_i32(high, k[i].e);
@@ -84,16 +84,16 @@ KERNEL __launch_bounds__(128) attention_prepare_sm90a(Attention a) {
             u32 key = block * BLOCK + i * 32 + lane;
             i32 above = k[i].m != 0 ? k[i].e - low : 0, up = min_i32(above, 30);
             bool folded = high - low <= 1;
-            keys.mantissa[key] = folded ? k[i].m << up : k[i].m;
-            keys.step[key] = folded ? 1 : 1 << up;
-            keys.scale[key] = k[i];
+            keys.two.mantissa[key] = folded ? k[i].m << up : k[i].m;
+            keys.two.step[key] = folded ? 1 : 1 << up;
+            keys.one.scale[key] = keys.two.scale[key] = k[i];
             f32 f = (f32)k[i].m * power_of_two(min_i32(above, WIDEST));
-            keys.scale_f[key] = f;
-            keys.offset_f[key] = -MAGIC * f;
+            keys.one.scale_f[key] = f;
+            keys.one.offset_f[key] = -MAGIC * f;
         }
         if (lane == 0) {
-            keys.low[block] = low;
-            keys.span[block] = high - low;
+            keys.one.low[block] = keys.two.low[block] = low;
+            keys.one.span[block] = keys.two.span[block] = high - low;
         }
     }
     // Padding rows are readable, and never weighed.
@@ -127,7 +127,7 @@ __device__ __forceinline__ i32 choose(u32 r, const i32 (&of)[2]) { return of[0] 
 
 // Makes exact scores of products in place, at leisure: those of keys beyond the rows' positions become `unseen`. `first` is the thread's
 // first key counted from token 0, `at` in the tile.
-template <u32 N> __device__ __forceinline__ void place_any(i32 (&s)[N], const Keys &keys, u32 at, const Rows &rows, u32 first, i32 unseen) {
+template <u32 N> __device__ __forceinline__ void place_any(i32 (&s)[N], const Scale *scales, u32 at, const Rows &rows, u32 first, i32 unseen) {
     i32 slow[N]; // in local memory, since its indices are known too late for registers
 #pragma unroll
     for (u32 i = 0; i < N; i++) slow[i] = s[i];
@@ -136,43 +136,16 @@ template <u32 N> __device__ __forceinline__ void place_any(i32 (&s)[N], const Ke
         u32 r = i / 2 % 2, key = i / 8 * 16 + i / 4 % 2 * 2 + i % 2;
         Scale scale = {(i16)choose(r, rows.m), (i16)choose(r, rows.e)};
         u32 position = (u32)choose(r, rows.position);
-        slow[i] = first + key > position ? unseen : scaled(slow[i], scale, keys.scale[at + key]);
+        slow[i] = first + key > position ? unseen : scaled(slow[i], scale, scales[at + key]);
     }
 #pragma unroll
     for (u32 i = 0; i < N; i++) s[i] = slow[i];
 }
 
-// Copies tiles into the ring: `total` steps, the first half of them without values.
-struct Copies {
-    Shared &shared;
-    const Tile *tiles;
-    const Keys *keys;
-    u32 half;
-
-    __device__ __forceinline__ void start(u32 step) const {
-        u32 slot = step % STAGES, tile = step < half ? step : step - half, bytes = step < half ? sizeof(Tile::k) : sizeof(Tile);
-        u32 full = shared_address(&shared.full[slot]);
-        if (step >= STAGES) barrier_wait(shared_address(&shared.empty[slot]), step / STAGES - 1 & 1);
-        barrier_expect(full, bytes + sizeof(Keys));
-        copy_bulk(shared_address(&shared.tile[slot]), tiles + tile, bytes, full);
-        copy_bulk(shared_address(&shared.keys[slot]), keys + tile, sizeof(Keys), full);
-    }
-    // Waits for a step's tile; the first thread starts the copy of a later one, whose place the step before had.
-    __device__ __forceinline__ void wait(u32 step) const {
-        barrier_wait(shared_address(&shared.full[step % STAGES]), step / STAGES & 1);
-        if (thread_x() == 0 && step + STAGES - 1 < 2 * half) start(step + STAGES - 1);
-        sync_warp();
-    }
-    __device__ __forceinline__ void release(u32 step) const {
-        sync_warp();
-        if (thread_x() % 32 == 0) barrier_arrive(shared_address(&shared.empty[step % STAGES]));
-    }
-};
-
 // Pass one, two blocks: the exponent of one of the thread's rows (lane & 1) and one block (lane >> 1 & 1).
 // A float's scale is exact and so is `MAGIC + product`, so that what a sum rounds is exact and the greatest of rounded scores is the greatest
 // score, rounded by less than 2^-23 of itself. That tells the exponent but where it lies as close to an octave's end.
-__device__ __forceinline__ i32 exponent_of(i32 (&s)[64], const Keys &keys, const Rows &rows, u32 first, bool whole) {
+__device__ __forceinline__ i32 exponent_of(i32 (&s)[64], const KeysOne &keys, const Rows &rows, u32 first, bool whole) {
     const u32 lane = thread_x() % 32, part = lane % 4 * 4, r = lane & 1, h = lane >> 1 & 1;
 #pragma unroll
     for (u32 i = 0; i < 64; i++) s[i] += MAGIC_BITS;
@@ -218,7 +191,7 @@ __device__ __forceinline__ i32 exponent_of(i32 (&s)[64], const Keys &keys, const
     if (warp_ballot(sure) != ~0u) {
 #pragma unroll
         for (u32 i = 0; i < 64; i++) s[i] -= MAGIC_BITS;
-        place_any(s, keys, part, rows, first + part, UNSEEN);
+        place_any(s, keys.scale, part, rows, first + part, UNSEEN);
         i32 top[2][2];
 #pragma unroll
         for (u32 i = 0; i < 64; i++) {
@@ -236,7 +209,7 @@ __device__ __forceinline__ i32 exponent_of(i32 (&s)[64], const Keys &keys, const
 }
 
 // Pass two: scores of a block in place, less their row's exponent, plus 19 octaves, in 1/65536. `base` is that sum's second part.
-__device__ __forceinline__ void place(i32 (&s)[32], const Keys &keys, u32 h, const Rows &rows, const i32 (&base)[2], u32 first, bool whole) {
+__device__ __forceinline__ void place(i32 (&s)[32], const KeysTwo &keys, u32 h, const Rows &rows, const i32 (&base)[2], u32 first, bool whole) {
     const u32 part = thread_x() % 4 * 4, at = h * BLOCK + part;
     i32 shift[2];
     const i32 span = keys.span[h];
@@ -247,7 +220,7 @@ __device__ __forceinline__ void place(i32 (&s)[32], const Keys &keys, u32 h, con
         fast = fast && shift[r] <= 32 && shift[r] - span >= 21;
     }
     if (warp_ballot(fast) != ~0u) {
-        place_any(s, keys, at, rows, first + part, 0);
+        place_any(s, keys.scale, at, rows, first + part, 0);
 #pragma unroll
         for (u32 i = 0; i < 32; i++) s[i] = (i32)((u32)s[i] + (u32)base[i / 2 % 2]);
     } else {
@@ -283,7 +256,7 @@ __device__ __forceinline__ void place(i32 (&s)[32], const Keys &keys, u32 h, con
 
 // Weights of a block's scores, and their products with value factors as digits, 256 high + low, both signed: word 2 J + r of a thread's
 // row r.
-__device__ __forceinline__ void weigh(u32 (&low)[8], u32 (&high)[8], u32 (&sum)[2], const i32 (&s)[32], const Keys &keys, u32 at, const Exp2 &exp2, u32 copy) {
+__device__ __forceinline__ void weigh(u32 (&low)[8], u32 (&high)[8], u32 (&sum)[2], const i32 (&s)[32], const KeysTwo &keys, u32 at, const Exp2 &exp2, u32 copy) {
     sum[0] = sum[1] = 0;
 #pragma unroll
     for (u32 j = 0; j < 4; j++) {
@@ -321,90 +294,58 @@ __device__ __forceinline__ void add_sums(i64 (&total)[32], const i32 (&h)[32], c
     }
 }
 
-// Grid: key heads * ceil(ceil(rows / 64) * (heads / key heads) / 2) blocks of 256 threads, sizeof(Shared) bytes of dynamic shared memory.
-KERNEL __launch_bounds__(256, 1) attention_128_sm90a(Attention a) {
-    Shared &shared = *(Shared *)shared_bytes;
-    const u32 tid = thread_x(), group = tid / 128, lane = tid % 32, kv = block_x() % a.kv_heads, heads = a.heads / a.kv_heads;
-    // Work: 64 rows of one head of this key head's; the longest first. Rows beyond the last repeat it.
-    const u32 items = (a.rows + ROWS - 1) / ROWS * heads, first_item = (blocks_x() - 1 - block_x()) / a.kv_heads * GROUPS;
-    const u32 last_item = first_item + GROUPS < items ? first_item + GROUPS - 1 : items - 1;
-    const u32 item = first_item + group < items ? first_item + group : items - 1;
-    const u32 head = kv * heads + item % heads, first_row = item / heads * ROWS;
-    auto clamped = [&](u32 t) { return t < a.rows ? t : a.rows - 1; };
-    // Tiles that the block of threads and this warpgroup read.
-    const u32 tiles = (a.start + clamped(last_item / heads * ROWS + ROWS - 1)) / KEYS + 1;
-    const u32 blocks = first_item + group < items ? (a.start + clamped(first_row + ROWS - 1)) / BLOCK + 1 : 0;
-    const Copies copies{shared, values_of(a, kv), keys_of(a, kv), tiles};
-    if (tid == 0) {
-        for (u32 i = 0; i < STAGES; i++) {
-            barrier_init(shared_address(&shared.full[i]), 1);
-            barrier_init(shared_address(&shared.empty[i]), GROUPS * 4);
-        }
-        barrier_init(shared_address(&shared.table), 1);
-        fence_async();
-        for (u32 i = 0; i + 1 < STAGES && i < 2 * tiles; i++) copies.start(i);
-        barrier_expect(shared_address(&shared.table), sizeof(Exp2));
-        copy_bulk(shared_address(&shared.exp2), exp2_of(a), sizeof(Exp2), shared_address(&shared.table));
+// What all threads of a block know.
+struct Work {
+    const Attention &a;
+    u32 head, first_row, tiles, blocks;
+    const Tile *from;
+    const Keys *keys;
+    i16 *exponents; // those of the thread's first row
+
+    // Starts the copy of a tile's keys for pass one.
+    __device__ __forceinline__ void start_keys(Shared &shared, u32 group, u32 n, u32 tile) const {
+        u32 barrier = shared_address(&shared.first[group][n]);
+        barrier_expect(barrier, sizeof(Tile::k) + sizeof(KeysOne));
+        copy_bulk(shared_address(shared.k[group][n]), from[tile].k, sizeof(Tile::k), barrier);
+        copy_bulk(shared_address(&shared.one[group][n]), &keys[tile].one, sizeof(KeysOne), barrier);
     }
-    // The thread's rows, those of its warp from `row` on; queries in shared memory as tiles are.
-    const u32 row = first_row + tid / 32 % 4 * 16, part = lane % 4 * 4;
-    Rows rows;
-    u32 q[16];
+    // Of a whole tile for pass two.
+    __device__ __forceinline__ void start_tile(Shared &shared, u32 tile) const {
+        u32 barrier = shared_address(&shared.full[tile % TILES]);
+        barrier_expect(barrier, sizeof(Tile) + sizeof(KeysTwo));
+        copy_bulk(shared_address(&shared.tile[tile % TILES]), from + tile, sizeof(Tile), barrier);
+        copy_bulk(shared_address(&shared.two[tile % TILES]), &keys[tile].two, sizeof(KeysTwo), barrier);
+    }
+};
+__device__ __forceinline__ void arrive_warp(u64 *barrier) {
+    sync_warp();
+    if (thread_x() % 32 == 0) barrier_arrive(shared_address(barrier));
+}
+
+// Pass two, one warpgroup: weights of every other block, from `h` on.
+__device__ __forceinline__ void make_weights(Shared &shared, const Work &work, const Rows &rows, u32 h, u32 whole) {
+    const u32 lane = thread_x() % 32, in_tile = thread_x() / 32 % 4 * 16 + lane / 4, part = lane % 4 * 4;
+    i32 top[2];
 #pragma unroll
     for (u32 r = 0; r < 2; r++) {
-        u32 t = clamped(row + lane / 4 + 8 * r), in_tile = tid / 32 % 4 * 16 + lane / 4 + 8 * r;
-        rows.position[r] = (i32)(a.start + t);
-        Scale scale = shifted(a.q_scale[(u64)t * a.heads + head], 16 + a.shift);
-        rows.m[r] = scale.m;
-        rows.e[r] = scale.e;
-        const i8 *from = a.q_lo + (u64)t * a.q_ld + head * HD + part;
+        top[r] = block_exponent(UNSEEN);
 #pragma unroll
-        for (u32 i = 0; i < 8; i++) {
-            u32 word = *(const u32 *)(from + i * 16);
-            q[i / 2 * 4 + i % 2 * 2 + r] = word;
-            *(u32 *)(shared.q[group][in_tile] + ((i ^ (in_tile & 7)) << 4) + part) = word;
-        }
+        for (u32 g = 0; g < GROUPS; g++) top[r] = max_i32(top[r], shared.greatest[g][in_tile + 8 * r]);
     }
-    fence_async();
-    sync_block();
-    const u32 whole = (a.start + clamped(row) + 1) / BLOCK; // blocks that all of the warp's rows see whole
-    i16 *exponents = exponents_of(a, (u64)kv * items + item) + tid / 32 % 4 * 16 + lane / 4;
-
-    // Pass one: exponents of blocks and each row's greatest.
-    i32 greatest = block_exponent(UNSEEN);
-    for (u32 step = 0; step < tiles; step++) {
-        copies.wait(step);
-        if (2 * step < blocks) {
-            const Keys &keys = shared.keys[step % STAGES];
-            i32 s[64];
-            multiply_keys(s, q, describe(shared_address(shared.tile[step % STAGES].k)));
-            i32 exponent = exponent_of(s, keys, rows, step * KEYS, 2 * step + 2 <= whole);
-            greatest = max_i32(greatest, exponent);
-            exponents[(2 * step + (lane >> 1 & 1)) * ROWS + (lane & 1) * 8] = (i16)exponent;
-        }
-        copies.release(step);
-    }
-    greatest = max_i32(greatest, shuffle_xor(greatest, 2));
-    const i32 top[2] = {shuffle(greatest, lane & ~1u), shuffle(greatest, lane | 1)};
-    sync_warp();
-    barrier_wait(shared_address(&shared.table), 0);
-
-    // Pass two: weights and sums.
-    const u64 query = describe(shared_address(shared.q[group]));
-    i64 total[2][32] = {}, denominator[2] = {};
+    const u64 query = describe(shared_address(shared.q));
+    i64 denominator[2] = {};
     i32 next[2] = {};
-    if (blocks > 0) {
-        next[0] = exponents[0];
-        next[1] = exponents[8];
+    if (h < work.blocks) {
+        next[0] = work.exponents[h * ROWS];
+        next[1] = work.exponents[h * ROWS + 8];
     }
-    for (u32 step = tiles; step < 2 * tiles; step++) {
-        copies.wait(step);
-        const Keys &keys = shared.keys[step % STAGES];
-        const Tile &tile = shared.tile[step % STAGES];
+    barrier_wait(shared_address(&shared.table), 0);
 #pragma unroll 1
-        for (u32 h = 0; h < 2; h++) {
-            const u32 block = 2 * (step - tiles) + h;
-            if (block >= blocks) break;
+    for (u32 tile = 0; tile < work.tiles; tile++) {
+        const u32 at = tile % TILES, block = 2 * tile + h, slot = block % SLOTS;
+        barrier_wait(shared_address(&shared.full[at]), tile / TILES & 1);
+        if (block < work.blocks) {
+            const KeysTwo &keys = shared.two[at];
             i32 base[2], right[2], times[2];
             bool deep = false;
 #pragma unroll
@@ -415,17 +356,17 @@ KERNEL __launch_bounds__(256, 1) attention_128_sm90a(Attention a) {
                 right[r] = far ? 0 : max_i32(octaves - GUARD, 0);
                 times[r] = far ? 0 : 1 << max_i32(GUARD - octaves, 0);
                 deep = deep || right[r] != 0;
-                if (block + 1 < blocks) next[r] = exponents[(block + 1) * ROWS + 8 * r];
+                if (block + 2 < work.blocks) next[r] = work.exponents[(block + 2) * ROWS + 8 * r];
             }
-            deep = warp_ballot(deep) != 0;
             u32 low[8], high[8], weights[2];
             {
                 i32 s[32];
-                multiply_keys(s, query, describe(shared_address(tile.k[h * BLOCK])));
+                multiply_keys(s, query, describe(shared_address(shared.tile[at].k[h * BLOCK])));
                 place(s, keys, h, rows, base, block * BLOCK, block < whole);
                 weigh(low, high, weights, s, keys, h * BLOCK + part, shared.exp2, lane * 8);
             }
-            if (deep) {
+            arrive_warp(&shared.empty[at]);
+            if (warp_ballot(deep) != 0) {
 #pragma unroll
                 for (u32 r = 0; r < 2; r++) {
                     i32 sum = shift_right((i32)quad_sum(weights[r]), right[r]);
@@ -435,52 +376,183 @@ KERNEL __launch_bounds__(256, 1) attention_128_sm90a(Attention a) {
 #pragma unroll
                 for (u32 r = 0; r < 2; r++) denominator[r] = multiply_wide_add((i32)weights[r], times[r], denominator[r]);
             }
+            if (block >= SLOTS) barrier_wait(shared_address(&shared.free[slot]), (block / SLOTS - 1) & 1);
 #pragma unroll
-            for (u32 c = 0; c < 2; c++) {
-                i32 of_high[32], of_low[32];
-                multiply_values(of_high, of_low, high, low, describe(shared_address(tile.v[c * 64])) + h * (BLOCK / 16));
-                if (deep) {
-                    add_sums<true>(total[c], of_high, of_low, right, times);
-                } else {
-                    add_sums<false>(total[c], of_high, of_low, right, times);
+            for (u32 i = 0; i < 8; i++) {
+                u32 row = in_tile + i % 2 * 8, chunk = i / 2;
+                u8 *to = shared.weights[slot].digits[row] + part;
+                *(u32 *)(to + ((chunk ^ (row & 7)) << 4)) = high[i];
+                *(u32 *)(to + (((chunk + 4) ^ (row & 7)) << 4)) = low[i];
+            }
+            if (lane % 4 == 0) {
+#pragma unroll
+                for (u32 r = 0; r < 2; r++) {
+                    shared.alignments[slot].of[in_tile + 8 * r][0] = right[r];
+                    shared.alignments[slot].of[in_tile + 8 * r][1] = times[r];
                 }
             }
+            fence_async();
+            arrive_warp(&shared.filled[slot]);
+        } else {
+            arrive_warp(&shared.empty[at]);
         }
-        copies.release(step);
     }
-
-    // Fast where quotients are a product's high word shifted; |numerator / 2^(top + 6)| < 2^31.
-    const i32 n = 61 - 6 + a.value_exponent - a.out_exponent;
-    Divisor by[2];
 #pragma unroll
     for (u32 r = 0; r < 2; r++) {
         i64 d = denominator[r];
 #pragma unroll
         for (u32 m = 1; m < 4; m *= 2) d += (i64)((u64)(u32)shuffle_xor((i32)(d >> 32), m) << 32 | (u32)shuffle_xor((i32)d, m));
-        by[r] = divisor(d);
+        if (lane % 4 == 0) shared.denominator[h][in_tile + 8 * r] = d;
     }
-    if (blocks == 0) return;
+}
+
+// Pass two, one warpgroup: sums of half of the columns.
+__device__ __forceinline__ void add_values(Shared &shared, const Work &work, u32 c) {
+    const Attention &a = work.a;
+    const u32 lane = thread_x() % 32, in_tile = thread_x() / 32 % 4 * 16 + lane / 4;
+    i64 total[32] = {};
+#pragma unroll 1
+    for (u32 block = 0; block < work.blocks; block++) {
+        const u32 tile = block / 2, at = tile % TILES, slot = block % SLOTS;
+        if (block % 2 == 0) {
+            barrier_wait(shared_address(&shared.full[at]), tile / TILES & 1);
+            // Into the place of the tile before.
+            if (thread_x() == 2 * 128 && tile > 0 && tile + TILES - 1 < work.tiles) {
+                barrier_wait(shared_address(&shared.empty[(tile - 1) % TILES]), (tile - 1) / TILES & 1);
+                work.start_tile(shared, tile + TILES - 1);
+            }
+            sync_warp();
+        }
+        barrier_wait(shared_address(&shared.filled[slot]), block / SLOTS & 1);
+        i32 right[2], times[2];
+#pragma unroll
+        for (u32 r = 0; r < 2; r++) {
+            right[r] = shared.alignments[slot].of[in_tile + 8 * r][0];
+            times[r] = shared.alignments[slot].of[in_tile + 8 * r][1];
+        }
+        i32 high[32], low[32];
+        multiply_values(high, low, describe(shared_address(&shared.weights[slot])),
+                        describe(shared_address(shared.tile[at].v[c * 64])) + block % 2 * (BLOCK / 16));
+        arrive_warp(&shared.free[slot]);
+        if (block % 2 != 0 || block + 1 == work.blocks) arrive_warp(&shared.empty[at]);
+        if (warp_ballot((right[0] | right[1]) != 0) != 0) {
+            add_sums<true>(total, high, low, right, times);
+        } else {
+            add_sums<false>(total, high, low, right, times);
+        }
+    }
+    sync_block();
+
+    // Fast where quotients are a product's high word shifted; |numerator / 2^(top + 6)| < 2^31.
+    const i32 n = 61 - 6 + a.value_exponent - a.out_exponent;
 #pragma unroll
     for (u32 r = 0; r < 2; r++) {
-        u32 t = row + lane / 4 + 8 * r;
+        u32 t = work.first_row + in_tile + 8 * r;
         if (t >= a.rows) continue;
-        i32 *out = a.out + ((u64)t * a.heads + head) * HD + lane % 4 * 2;
-        if (n >= 33 && n <= 62 && by[r].recip < (i64)1 << 31) {
+        Divisor by = divisor(shared.denominator[0][in_tile + 8 * r] + shared.denominator[1][in_tile + 8 * r]);
+        i32 *out = a.out + ((u64)t * a.heads + work.head) * HD + c * 64 + lane % 4 * 2;
+        if (n >= 33 && n <= 62 && by.recip < (i64)1 << 31) {
             const i64 half = (i64)1 << (n - 1);
 #pragma unroll
-            for (u32 i = 0; i < 64; i++) {
+            for (u32 i = 0; i < 32; i++) {
                 if (i / 2 % 2 != r) continue;
-                i32 numerator = funnel((i64)((u64)total[i / 32][i % 32] << 1), (u32)(by[r].top + 7));
-                i32 v = (i32)(multiply_wide_add(numerator, (i32)by[r].recip, half) >> 32) >> (n - 32);
+                i32 numerator = funnel((i64)((u64)total[i] << 1), (u32)(by.top + 7));
+                i32 v = (i32)(multiply_wide_add(numerator, (i32)by.recip, half) >> 32) >> (n - 32);
                 out[i / 4 * 8 + i % 2] = clamp_i32(v, -LIMIT, LIMIT);
             }
         } else {
-            i64 slow[32]; // in local memory
+            i64 slow[16]; // in local memory
 #pragma unroll
-            for (u32 i = 0; i < 32; i++) slow[i] = total[i / 16][i % 16 / 2 * 4 + 2 * r + i % 2];
+            for (u32 i = 0; i < 16; i++) slow[i] = total[i / 2 * 4 + 2 * r + i % 2];
 #pragma unroll 1
-            for (u32 i = 0; i < 32; i++) out[i / 2 * 8 + i % 2] = divide(slow[i], by[r], 6, a);
+            for (u32 i = 0; i < 16; i++) out[i / 2 * 8 + i % 2] = divide(slow[i], by, 6, a);
         }
     }
 }
-static_assert(sizeof(Shared) == 226304, "the host's figure");
+
+// Grid: heads * ceil(rows / 64) blocks of 512 threads, sizeof(Shared) bytes of dynamic shared memory.
+KERNEL __launch_bounds__(512, 1) attention_128_sm90a(Attention a) {
+    Shared &shared = *(Shared *)shared_bytes;
+    const u32 tid = thread_x(), group = tid / 128, lane = tid % 32, kv = block_x() % a.kv_heads, heads = a.heads / a.kv_heads;
+    // Work: 64 rows of one head; the longest first. Rows beyond the last repeat it.
+    const u32 items = (a.rows + ROWS - 1) / ROWS * heads, item = items - 1 - block_x() / a.kv_heads;
+    auto clamped = [&](u32 t) { return t < a.rows ? t : a.rows - 1; };
+    const u32 first_row = item / heads * ROWS, last = a.start + clamped(first_row + ROWS - 1), in_tile = tid / 32 % 4 * 16 + lane / 4;
+    const Work work{a, kv * heads + item % heads, first_row, last / KEYS + 1, last / BLOCK + 1, values_of(a, kv), keys_of(a, kv),
+                    exponents_of(a, (u64)kv * items + item) + in_tile};
+    if (tid == 0) {
+        for (u32 i = 0; i < GROUPS * 2; i++) barrier_init(shared_address(shared.first[0] + i), 1);
+        for (u32 i = 0; i < TILES; i++) {
+            barrier_init(shared_address(&shared.full[i]), 1);
+            barrier_init(shared_address(&shared.empty[i]), GROUPS * 4);
+        }
+        for (u32 i = 0; i < SLOTS; i++) {
+            barrier_init(shared_address(&shared.filled[i]), 4);
+            barrier_init(shared_address(&shared.free[i]), 2 * 4);
+        }
+        barrier_init(shared_address(&shared.table), 1);
+    }
+    const u32 part = lane % 4 * 4;
+    Rows rows;
+    u32 q[16];
+#pragma unroll
+    for (u32 r = 0; r < 2; r++) {
+        u32 row = in_tile + 8 * r, t = clamped(first_row + row);
+        rows.position[r] = (i32)(a.start + t);
+        Scale scale = shifted(a.q_scale[(u64)t * a.heads + work.head], 16 + a.shift);
+        rows.m[r] = scale.m;
+        rows.e[r] = scale.e;
+        const i8 *from = a.q_lo + (u64)t * a.q_ld + work.head * HD + part;
+#pragma unroll
+        for (u32 i = 0; i < 8; i++) {
+            u32 word = *(const u32 *)(from + i * 16);
+            q[i / 2 * 4 + i % 2 * 2 + r] = word;
+            if (group == 0) *(u32 *)(shared.q[row] + ((i ^ (row & 7)) << 4) + part) = word;
+        }
+    }
+    fence_async();
+    sync_block();
+    const bool leads = tid % 128 == 0;
+    if (leads) {
+        for (u32 n = 0; n < 2; n++)
+            if (group + n * GROUPS < work.tiles) work.start_keys(shared, group, n, group + n * GROUPS);
+        if (group == GROUPS - 1) {
+            barrier_expect(shared_address(&shared.table), sizeof(Exp2));
+            copy_bulk(shared_address(&shared.exp2), exp2_of(a), sizeof(Exp2), shared_address(&shared.table));
+        }
+    }
+    sync_warp();
+    const u32 whole = (a.start + clamped(first_row + tid / 32 % 4 * 16) + 1) / BLOCK; // blocks that all of the warp's rows see whole
+
+    // Pass one: exponents of blocks and each row's greatest. A warpgroup has every fourth tile.
+    i32 greatest = block_exponent(UNSEEN);
+    u32 n = 0;
+#pragma unroll 1
+    for (u32 tile = group; tile < work.tiles; tile += GROUPS, n++) {
+        barrier_wait(shared_address(&shared.first[group][n % 2]), n / 2 & 1);
+        i32 s[64];
+        multiply_keys(s, q, describe(shared_address(shared.k[group][n % 2])));
+        i32 exponent = exponent_of(s, shared.one[group][n % 2], rows, tile * KEYS, 2 * tile + 2 <= whole);
+        greatest = max_i32(greatest, exponent);
+        work.exponents[(2 * tile + (lane >> 1 & 1)) * ROWS + (lane & 1) * 8] = (i16)exponent;
+        sync_group(1 + group);
+        if (leads && tile + 2 * GROUPS < work.tiles) work.start_keys(shared, group, n % 2, tile + 2 * GROUPS);
+        sync_warp();
+    }
+    // The first tiles of pass two lie where this warpgroup's keys lay.
+    if (leads && group < TILES && group < work.tiles) work.start_tile(shared, group);
+    sync_warp();
+    greatest = max_i32(greatest, shuffle_xor(greatest, 2));
+    if (lane % 4 < 2) shared.greatest[group][in_tile + 8 * (lane & 1)] = greatest;
+    sync_block();
+
+    if (group < 2) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 96;");
+        make_weights(shared, work, rows, group, whole);
+        sync_block();
+    } else {
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
+        add_values(shared, work, group - 2);
+    }
+}
+static_assert(sizeof(Shared) == 228352, "the host's figure");

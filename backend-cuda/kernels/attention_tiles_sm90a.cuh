@@ -7,20 +7,29 @@
 
 constexpr u32 HD = 128;   // columns of a head
 constexpr u32 KEYS = 128; // keys of a tile: two blocks
-constexpr u32 ROWS = 64;  // query rows of a warpgroup
-constexpr u32 GROUPS = 2; // warpgroups of a block of threads
-constexpr u32 STAGES = 4; // tiles in shared memory
+constexpr u32 ROWS = 64;  // query rows of a block of threads
+constexpr u32 GROUPS = 4; // warpgroups of a block of threads
+constexpr u32 TILES = 3;  // tiles in shared memory in the second pass
+constexpr u32 SLOTS = 4;  // blocks' weights there
 
-// What is known of the keys of a tile. Their scales are brought to their block's least exponent `low`: scale = mantissa * step * 2^low,
-// `step` a power of two, one everywhere where `span`, the greatest difference of exponents, is at most 1.
-struct __attribute__((aligned(16))) Keys {
+// What each pass reads of the keys of a tile. Scales are brought to their block's least exponent `low`: scale = mantissa * step * 2^low, `step`
+// a power of two, one everywhere where `span`, the greatest difference of exponents, is at most 1.
+struct __attribute__((aligned(16))) KeysOne {
     f32 scale_f[KEYS], offset_f[KEYS]; // scale / 2^low, and -MAGIC times it; exact if span <= WIDEST
     Scale scale[KEYS];
-    i32 mantissa[KEYS], step[KEYS];
-    u32 factor[KEYS]; // value factors, doubled
     i32 low[2], span[2];
 };
-static_assert(sizeof(Keys) == 3088, "a copy is a multiple of 16 bytes");
+struct __attribute__((aligned(16))) KeysTwo {
+    i32 mantissa[KEYS], step[KEYS];
+    u32 factor[KEYS]; // value factors, doubled
+    Scale scale[KEYS];
+    i32 low[2], span[2];
+};
+struct Keys {
+    KeysOne one;
+    KeysTwo two;
+};
+static_assert(sizeof(KeysOne) == 1552 && sizeof(KeysTwo) == 2064 && sizeof(Keys) == 3616, "copies are multiples of 16 bytes; the host's figure");
 // An integer below 2^22 plus MAGIC's bits are those of MAGIC plus the integer.
 constexpr f32 MAGIC = 12582912.0f;
 constexpr i32 MAGIC_BITS = 0x4B400000;
@@ -53,12 +62,31 @@ template <class T> struct __attribute__((aligned(16))) Four {
     T v[4];
 };
 
+// Digits of the weights of 64 rows and a block of keys: high ones, then low ones, as wgmma wants them; and how sums of rows are aligned:
+// sum >> right, times.
+struct __attribute__((aligned(1024))) Weights {
+    u8 digits[ROWS][2 * BLOCK];
+};
+struct Alignments {
+    i32 of[ROWS][2];
+};
+
 struct Shared {
-    Tile tile[STAGES];
-    u8 q[GROUPS][ROWS][HD];
+    union {
+        u8 k[GROUPS][2][KEYS][HD]; // pass one: two tiles of keys a warpgroup
+        struct {
+            Tile tile[TILES];
+            Weights weights[SLOTS];
+        };
+    };
+    u8 q[ROWS][HD];
     Exp2 exp2;
-    Keys keys[STAGES];
-    u64 full[STAGES], empty[STAGES], table;
+    KeysOne one[GROUPS][2];
+    KeysTwo two[TILES];
+    Alignments alignments[SLOTS];
+    i64 denominator[2][ROWS];
+    i32 greatest[GROUPS][ROWS];
+    u64 first[GROUPS][2], full[TILES], empty[TILES], filled[SLOTS], free[SLOTS], table;
 };
 extern __shared__ __attribute__((aligned(1024))) u8 shared_bytes[];
 
@@ -116,16 +144,18 @@ __device__ __forceinline__ void multiply_keys(i32 (&s)[32], u64 query, u64 keys)
                  : "l"(query), "l"(keys)
                  : "memory");
 }
-// Digits of the weights of 64 keys by 64 columns of values.
-__device__ __forceinline__ void multiply_values(i32 (&h)[32], i32 (&l)[32], const u32 (&high)[8], const u32 (&low)[8], u64 values) {
-    asm volatile("{ " SET_OR_ADD ".reg .b64 v;\n"
+// Digits of the weights of 64 keys in shared memory by 64 columns of values.
+__device__ __forceinline__ void multiply_values(i32 (&h)[32], i32 (&l)[32], u64 weights, u64 values) {
+    asm volatile("{ " SET_OR_ADD ".reg .b64 w, v;\n"
                  "wgmma.fence.sync.aligned;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {" N32A "}, {%64, %65, %66, %67}, %80, set;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {" N32B "}, {%72, %73, %74, %75}, %80, set;\n"
-                 "add.s64 v, %80, 2;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {" N32A "}, {%68, %69, %70, %71}, v, add;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {" N32B "}, {%76, %77, %78, %79}, v, add;\n" DONE "}"
+                 "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {" N32A "}, %64, %65, set;\n"
+                 "add.s64 w, %64, 4;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {" N32B "}, w, %65, set;\n"
+                 "add.s64 w, %64, 2; add.s64 v, %65, 2;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {" N32A "}, w, v, add;\n"
+                 "add.s64 w, %64, 6;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {" N32B "}, w, v, add;\n" DONE "}"
                  : W32(h), W32(l)
-                 : IN4(high, 0), IN4(high, 4), IN4(low, 0), IN4(low, 4), "l"(values)
+                 : "l"(weights), "l"(values)
                  : "memory");
 }
