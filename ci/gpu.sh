@@ -2,7 +2,8 @@
 # Proves the CUDA backend on a machine with a GPU, which needs neither Rust nor CUDA's toolkit, only the driver.
 #
 #   ci/gpu.sh pack DIR          here: builds the tests and the program with CUDA, and puts them into DIR
-#   ci/gpu.sh run DIR OUT       there, in a checkout of the same commit: runs all of it and writes OUT
+#   ci/gpu.sh run DIR OUT       there, in a checkout of the same commit: runs all of it and writes OUT (committed as backend-cuda/proven.txt)
+#   ci/gpu.sh check             anywhere: that what was proven are the kernels and the golden streams that lie here
 #
 # `run` fails if anything differs, if there is no device, or if no test ran. Where compute-sanitizer is installed, memory and races are checked too.
 set -euo pipefail
@@ -92,14 +93,29 @@ run() {
         echo "tests of golden streams: $vectors"
         echo "caches of tiny-qwen3 written by both sides, read by both: $streams"
         echo "compute-sanitizer: $sanitized"
-        for file in predictor/vectors/MANIFEST.json codec-core/vectors/MANIFEST.json backend-cuda/ptx/*.ptx; do
-            echo "sha256 $(sha256sum "$file")"
-        done
+        digests
     } | tee "$out"
+}
+
+# What a run proves: kernels as they are committed, on streams that the manifests name by their digests. The tests of golden streams hold every
+# other backend, the definition first, to the same manifests.
+digests() {
+    for file in predictor/vectors/MANIFEST.json codec-core/vectors/MANIFEST.json backend-cuda/ptx/*.ptx; do
+        echo "sha256 $(sha256sum "$file")"
+    done
+}
+
+check() {
+    local proven=backend-cuda/proven.txt
+    [[ -f $proven ]] || die "$proven is missing: no run on a GPU is on record"
+    diff <(grep '^sha256 ' "$proven") <(digests) ||
+        die "kernels or golden streams (>) are not those that ran on a GPU (<): run ci/gpu.sh pack and run, commit the result as $proven"
+    echo "proven on $(sed -n 's/^device, driver: //p' "$proven"), $(sed -n 's/^date: //p' "$proven")"
 }
 
 case "${1:-}" in
 pack) [[ $# -eq 2 ]] || die "usage: ci/gpu.sh pack DIR"; pack "$2" ;;
 run) [[ $# -eq 3 ]] || die "usage: ci/gpu.sh run DIR OUT"; run "$2" "$3" ;;
-*) die "usage: ci/gpu.sh pack DIR | run DIR OUT" ;;
+check) [[ $# -eq 1 ]] || die "usage: ci/gpu.sh check"; check ;;
+*) die "usage: ci/gpu.sh pack DIR | run DIR OUT | check" ;;
 esac

@@ -1,6 +1,6 @@
 // Planes: prices, 32 lanes of rANS, and what a coded plane tells the predictor (docs/format.md, sections 1 to 4; docs/numerics.md, section 8).
 // The definitions are codec-core's element.rs, grid.rs, model.rs, shape.rs and lanes.rs, and the predictor's portable/coding.rs; names are theirs.
-#include "common.cuh"
+#include "digits.cuh"
 
 constexpr i32 FIXED_LIMIT = 1 << 30;
 constexpr i32 ZONE_BINADES = 8;
@@ -535,6 +535,17 @@ __device__ __forceinline__ i32 value_of(Format f, u32 code, u32 m, i32 e, i32 ex
     return code >> (f.w - 1) ? -v : v;
 }
 
+// The innovation of a code, in code units.
+__device__ __forceinline__ i32 innovation_of(Format f, i32 exponent, u32 code, i32 mu, i32 channel, i32 token, const i32 *log2, const i32 *shrink) {
+    i32 rank = rank_of_code(f, code);
+    i32 lo = edge(f, rank, exponent) - mu, hi = edge(f, rank + 1, exponent) - mu;
+    i32 q = scale_index(channel, token);
+    i64 near = 0 < lo ? lo : 0 > hi ? hi : 0;
+    i64 centre = ((i64)lo + (i64)hi) >> 1, width = (i64)hi - (i64)lo;
+    i32 t = clamp_i32((log2_q12(width < 1 ? 1 : (u64)width, log2) >> 8) - q, -128, 127);
+    return saturate(((near << 15) + (centre - near) * (i64)shrink[t + 128]) >> 15);
+}
+
 struct Observe {
     Pricing p;
     const u16 *codes;
@@ -557,13 +568,7 @@ KERNEL observe(Observe k) {
         u32 code = k.codes[at];
         i32 mu = to_code(k.p, k.p.mu[at]), channel = k.p.channel[c];
         k.value[at] = value_of(f, code, k.unit_m, k.unit_e, k.exponent);
-        i32 rank = rank_of_code(f, code);
-        i32 lo = edge(f, rank, k.p.exponent) - mu, hi = edge(f, rank + 1, k.p.exponent) - mu;
-        i32 q = scale_index(channel, token);
-        i64 near = 0 < lo ? lo : 0 > hi ? hi : 0;
-        i64 centre = ((i64)lo + (i64)hi) >> 1, width = (i64)hi - (i64)lo;
-        i32 t = clamp_i32((log2_q12(width < 1 ? 1 : (u64)width, k.log2) >> 8) - q, -128, 127);
-        i32 v = saturate(((near << 15) + (centre - near) * (i64)k.shrink[t + 128]) >> 15);
+        i32 v = innovation_of(f, k.p.exponent, code, mu, channel, token, k.log2, k.shrink);
         i32 z = normalise(v, 0, scale_index(channel, 0));
         sum += (u64)((i64)z * (i64)z);
         k.innovation[at] = shift_round((i64)v * (i64)k.unit_m, -23);
@@ -577,3 +582,51 @@ KERNEL values(const u16 *codes, Format f, u32 m, i32 e, i32 exponent, i32 *out, 
     u64 i = (u64)block_x() * threads_x() + thread_x();
     if (i < count) out[i] = value_of(f, codes[i], m, e, exponent);
 }
+
+// What `observe` gives, put into the columns of a layer's matrices, turned back, and as digits.
+struct Learn {
+    Observe o;        // value and innovation: at the plane's first column, rows of `ld` values; null if nothing is kept
+    const u64 *steps; // null: innovations are not turned
+    const i32 *sine;
+    u64 start;
+    Digits d; // lo null: no digits
+    u32 ld, inverse;
+};
+static_assert(sizeof(Learn) == 208, "as src/kernels.rs");
+template <int N>
+__device__ __forceinline__ void learn(const Learn &k) {
+    u32 lane = thread_x() & 31, row = (block_x() * threads_x() + thread_x()) >> 5;
+    if (row >= k.o.rows) return;
+    const Format f = k.o.p.format;
+    u64 sum = 0, at = (u64)row * (32 * N) + lane, to = (u64)row * k.ld + lane;
+    i32 token = (i16)k.o.p.token[row], v[N];
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        u32 code = k.o.codes[at + 32 * j];
+        i32 mu = to_code(k.o.p, k.o.p.mu[at + 32 * j]), channel = k.o.p.channel[lane + 32 * j];
+        i32 x = innovation_of(f, k.o.p.exponent, code, mu, channel, token, k.o.log2, k.o.shrink);
+        i32 z = normalise(x, 0, scale_index(channel, 0));
+        sum += (u64)((i64)z * (i64)z);
+        v[j] = shift_round((i64)x * (i64)k.o.unit_m, -23);
+        if (k.o.value) k.o.value[to + 32 * j] = value_of(f, code, k.o.unit_m, k.o.unit_e, k.o.exponent);
+    }
+    sum = warp_sum(sum);
+    if (lane == 0) k.o.energy[row] = log2_q12(sum / (32 * N) + 1024, k.o.log2) - (20 << 12);
+    if (!k.o.value) return;
+    if (k.steps) {
+        u64 position = k.start + row;
+#pragma unroll
+        for (int j = 0; j < N / 2; j++) {
+            u64 phase = k.steps[lane + 32 * j] * position;
+            i64 s = sine(phase, k.sine), c = sine(phase + ((u64)1 << 62), k.sine);
+            rotate(v[j], v[j + N / 2], k.inverse ? -s : s, c);
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < N; j++) k.o.innovation[to + 32 * j] = v[j];
+    if (k.d.lo) warp_digits<N>(v, k.d, 0, row, 0, lane);
+}
+// Grid covers rows, a warp each; planes of 64, 128 and 256 columns.
+KERNEL learn_64(Learn k) { learn<2>(k); }
+KERNEL learn_128(Learn k) { learn<4>(k); }
+KERNEL learn_256(Learn k) { learn<8>(k); }

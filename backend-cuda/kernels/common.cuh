@@ -32,6 +32,7 @@ __device__ __forceinline__ i32 shuffle(i32 v, u32 lane) { return __nvvm_shfl_syn
 __device__ __forceinline__ i32 shuffle_xor(i32 v, u32 mask) { return __nvvm_shfl_sync_bfly_i32(~0u, v, mask, 31); }
 __device__ __forceinline__ void atomic_min(u32 *p, u32 v) { __nvvm_atom_min_gen_ui(p, v); }
 __device__ __forceinline__ void atomic_add(u64 *p, u64 v) { __nvvm_atom_add_gen_ll((i64 *)p, (i64)v); }
+__device__ __forceinline__ double square_root(double v) { return __nvvm_sqrt_rn_d(v); }
 #else
 __device__ __forceinline__ u32 thread_x() { return threadIdx.x; }
 __device__ __forceinline__ u32 block_x() { return blockIdx.x; }
@@ -46,9 +47,15 @@ __device__ __forceinline__ i32 shuffle(i32 v, u32 lane) { return __shfl_sync(~0u
 __device__ __forceinline__ i32 shuffle_xor(i32 v, u32 mask) { return __shfl_xor_sync(~0u, v, mask); }
 __device__ __forceinline__ void atomic_min(u32 *p, u32 v) { atomicMin(p, v); }
 __device__ __forceinline__ void atomic_add(u64 *p, u64 v) { atomicAdd(p, v); }
+__device__ __forceinline__ double square_root(double v) { return __dsqrt_rn(v); }
 #endif
 
 #define KERNEL extern "C" __global__ void
+
+// Quad values, read or written at once.
+struct alignas(16) Quad {
+    i32 of[4];
+};
 
 // Largest magnitude of a fixed-point value.
 constexpr i32 LIMIT = (1 << 30) - 1;

@@ -16,7 +16,7 @@
 //
 // Sums of products of digits are exact in 32 bits for 65536 inputs: |lo lo| <= 2^30, lo hi + hi lo <= 2 * 127 * 128 * 65536 < 2^31.
 // Wide columns are a step of their own before all others; what they add weighs 256 more, so the sums are multiplied before the rest joins.
-#include "gemm.cuh"
+#include "mma.cuh"
 
 constexpr u32 THREADS = 128;
 // Inputs a step, bytes of a row in shared memory.
@@ -24,18 +24,6 @@ constexpr u32 STEP = 64;
 
 extern __shared__ u8 dynamic_shared[];
 
-// Four 8x16-byte matrices; lane l gives the address of row l & 7 of matrix l >> 3.
-__device__ __forceinline__ void load_matrices(u32 (&r)[4], u32 address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(address)
-                 : "memory");
-}
-__device__ __forceinline__ void mma(i32 (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 // Where 16-byte chunk `chunk` of a row is: chunks are exchanged so that neither copies nor ldmatrix meet bank conflicts.
 __device__ __forceinline__ u32 place(u32 row, u32 chunk) { return row * STEP + ((chunk ^ (row >> 1 & 3)) << 4); }
 

@@ -41,7 +41,7 @@ impl CudaBackend {
             v_lo: values.lo.at,
             v_hi: digit(&values.hi),
             v_scale: values.scales.at,
-            out: out.buffer.at,
+            out: out.at(),
             tables: self.tables(),
             rows: query.rows as u32,
             tokens: keys.rows as u32,

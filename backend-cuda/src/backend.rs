@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use speckv_predictor::Error;
 use speckv_predictor::backend::{
-    Attention, Backend, Observed, Pricing, Quantise, Rotary, Silu, Store, Truth, Unit,
+    Attention, Backend, HeadNorm, Keep, Observed, Pricing, Quantise, Rotary, Seen, Silu, Store, Truth, Unit,
 };
 use speckv_predictor::core::{Chunk, ElementFormat};
 use speckv_predictor::data::{self, ChunkDecoders, ChunkEncoders, Digits, Weights};
@@ -16,20 +16,17 @@ use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::coding::Shrink;
 use speckv_predictor::tables::Tables;
 
-use crate::buffer::{Buffer, Codes, Ints, Matrix, Plain, Rows, Scales, padded};
+use crate::buffer::{Buffer, Codes, Ints, Matrix, Plain, Rows, Scales, Term, padded};
 use crate::coding::{self, Decoder, Encoder};
 use crate::device::Device;
 use crate::error::CudaError;
-use crate::kernels::{self, FEATURES, Kernel, QUANTISE_SHARED, RawScale};
+use crate::kernels::{self, FEATURES, Kernel, RawScale};
+use crate::product;
 
 /// Threads of a block where every element is by itself.
 const THREADS: usize = 256;
 /// Most small tables that are kept.
 const SMALL: usize = 1 << 16;
-/// Inputs from which Hopper's own products pay.
-const HOPPER_INPUTS: usize = 512;
-/// Tiles from which they do.
-const HOPPER_TILES: usize = 64;
 
 /// A CUDA device that answers as [`Portable`](speckv_predictor::Portable) does. Its work is one stream of its own; open one a thread.
 pub struct CudaBackend {
@@ -50,7 +47,7 @@ macro_rules! params {
 pub(crate) use params;
 
 /// Threads of a block that shares a row.
-fn row_threads(cols: usize) -> u32 {
+pub(crate) fn row_threads(cols: usize) -> u32 {
     (cols / 4).next_multiple_of(32).clamp(32, 512) as u32
 }
 
@@ -94,7 +91,7 @@ impl CudaBackend {
     }
 
     pub(crate) fn ints(&self, rows: usize, cols: usize) -> Ints {
-        Ints { rows, cols, buffer: self.buffer(rows * cols * 4) }
+        Ints::new(rows, cols, self.buffer(rows * cols * 4))
     }
 
     /// A small table, uploaded once.
@@ -122,39 +119,6 @@ impl CudaBackend {
     pub(crate) unsafe fn over(&self, kernel: &'static Kernel, count: usize, params: &mut [*mut c_void]) {
         // SAFETY: the caller's promise.
         unsafe { self.device.launch(kernel, (count.div_ceil(THREADS), 1, 1), THREADS as u32, 0, params) };
-    }
-
-    fn digits(&self, rows: usize, cols: usize) -> Buffer {
-        // Columns behind the last must be zeros; rows behind the last are read and thrown away.
-        Buffer::filled(&self.device, padded(rows) * padded(cols), 0)
-    }
-
-    fn product(&self, a: &Rows, w: &Matrix) -> (&'static Kernel, usize, usize, Option<usize>) {
-        use kernels::*;
-        let (two_a, two_w) = (a.digits == Digits::Two, w.digits == Digits::Two);
-        let tiles = |m: usize, n: usize| a.rows.div_ceil(m) * w.out.div_ceil(n);
-        if self.device.hopper && a.cols >= HOPPER_INPUTS {
-            let (kernel, n) = match (two_a, two_w) {
-                (false, false) => (&GEMM_11_SM90A, 256),
-                (false, true) => (&GEMM_12_SM90A, 128),
-                (true, false) => (&GEMM_21_SM90A, 128),
-                (true, true) => (&GEMM_22_SM90A, 128),
-            };
-            if tiles(128, n) >= HOPPER_TILES {
-                return (kernel, 128, n, Some(tiles(128, n).min(self.device.multiprocessors as usize)));
-            }
-        }
-        let few = tiles(128, 128) < self.device.multiprocessors as usize;
-        let (kernel, m, n) = match (two_a, two_w, few) {
-            (false, false, true) => (&GEMM_SMALL_11, 64, 64),
-            (false, true, true) => (&GEMM_SMALL_12, 64, 64),
-            (true, false, true) => (&GEMM_SMALL_21, 64, 64),
-            (false, false, false) => (&GEMM_11, 128, 128),
-            (false, true, false) => (&GEMM_12, 128, 64),
-            (true, false, false) => (&GEMM_21, 64, 128),
-            (true, true, _) => (&GEMM_22, 64, 64),
-        };
-        (kernel, m, n, None)
     }
 }
 
@@ -209,19 +173,44 @@ impl Backend for CudaBackend {
 
     fn upload(&self, x: data::Ints) -> Ints {
         assert_eq!(x.data.len(), x.rows * x.cols, "a value a place");
-        Ints { rows: x.rows, cols: x.cols, buffer: Buffer::from(&self.device, &x.data) }
+        Ints::new(x.rows, x.cols, Buffer::from(&self.device, &x.data))
     }
 
     fn zeros(&self, rows: usize, cols: usize) -> Ints {
-        Ints { rows, cols, buffer: Buffer::filled(&self.device, rows * cols * 4, 0) }
+        Ints::new(rows, cols, Buffer::filled(&self.device, rows * cols * 4, 0))
     }
 
     fn room(&self, rows: usize, cols: usize) -> Ints {
         self.ints(rows, cols)
     }
 
+    fn repeat(&self, row: &[i32], rows: usize) -> Ints {
+        let (out, table) = (self.ints(rows, row.len()), self.small(row));
+        let (cols, count) = (row.len() as u32, (rows * row.len()) as u64);
+        let out_at = out.at();
+        // SAFETY: the kernel's parameters; an element a thread.
+        unsafe { self.over(&kernels::REPEAT, count as usize, params!(table.at, cols, out_at, count)) };
+        out
+    }
+
+    fn looks_up(&self) -> bool {
+        true
+    }
+
+    fn lookup(&self, table: &Matrix, outputs: &[i32]) -> Option<Ints> {
+        assert!(outputs.iter().all(|o| (-1..table.out as i32).contains(o)), "outputs of the table");
+        let (out, ids) = (self.ints(outputs.len(), table.inp), Buffer::from(&self.device, outputs));
+        let hi = table.hi.as_ref().map_or(0, |hi| hi.at);
+        let (ld, cols) = (padded(table.inp) as u32, table.inp as u32);
+        let out_at = out.at();
+        let p = params!(table.lo.at, hi, table.scales.at, ld, cols, ids.at, out_at);
+        // SAFETY: the kernel's parameters; a block a row.
+        unsafe { self.device.launch(&kernels::LOOKUP, (out.rows, 1, 1), row_threads(table.inp), 0, p) };
+        Some(out)
+    }
+
     fn download(&self, x: &Ints) -> data::Ints {
-        data::Ints { rows: x.rows, cols: x.cols, data: x.buffer.read(x.rows * x.cols) }
+        data::Ints { rows: x.rows, cols: x.cols, data: x.read() }
     }
 
     fn size(&self, x: &Ints) -> usize {
@@ -249,103 +238,29 @@ impl Backend for CudaBackend {
     }
 
     fn quantise(&self, x: &Ints, how: &Quantise) -> Rows {
-        let two = how.digits == Digits::Two;
-        let hi = match (two, how.wide) {
-            (true, _) => Some(self.digits(x.rows, x.cols)),
-            (false, 0) => None,
-            // High digits of wide columns, 64 a row.
-            (false, _) => Some(Buffer::filled(&self.device, padded(x.rows) * 64, 0)),
-        };
-        let groups = x.cols / how.group;
-        let rows = Rows {
-            rows: x.rows,
-            cols: x.cols,
-            group: how.group,
-            digits: how.digits,
-            wide: how.wide,
-            capacity: x.rows,
-            lo: self.digits(x.rows, x.cols),
-            hi,
-            scales: self.buffer(x.rows * groups * 4),
-        };
-        let shared = how.group as u32 * 4;
-        let fits = shared <= QUANTISE_SHARED && self.device.has_shared(shared);
-        let scratch = (!fits).then(|| self.buffer(x.rows * x.cols * 4));
-        let p = kernels::Quantise {
-            x: x.buffer.at,
-            lo: rows.lo.at,
-            hi: rows.hi.as_ref().map_or(0, |hi| hi.at),
-            scales: rows.scales.at,
-            scratch: scratch.as_ref().map_or(0, |s| s.at),
-            cols: x.cols as u32,
-            ld: rows.ld() as u32,
-            group: how.group as u32,
-            hadamard: how.hadamard,
-            digits: how.digits.count() as u32,
-            wide: how.wide as u32,
-            exponent: how.exponent,
-            eps: how.norm.unwrap_or(Scale::ZERO).into(),
-            gain: how.gain.into(),
-            norm: how.norm.is_some().into(),
-        };
-        let shared = if scratch.is_some() { 0 } else { shared };
-        let grid = (x.rows * groups, 1, 1);
-        // SAFETY: the kernel's one parameter; buffers as it says.
-        unsafe { self.device.launch(&kernels::QUANTISE, grid, row_threads(how.group), shared, params!(p)) };
-        rows
+        self.digits(x, how)
+    }
+
+    fn download_rows(&self, rows: &Rows) -> Option<data::Rows> {
+        Some(rows.download())
     }
 
     fn rms(&self, x: &Ints, exponent: i32, eps: Scale) -> Scales {
         let out = Scales { count: x.rows, buffer: self.buffer(x.rows * 4) };
         let (cols, eps) = (x.cols as u32, RawScale::from(eps));
-        let p = params!(x.buffer.at, cols, exponent, eps, out.buffer.at);
+        let x_at = x.at();
+        let out_at = out.buffer.at;
+        let p = params!(x_at, cols, exponent, eps, out_at);
         // SAFETY: the kernel's parameters; buffers as it says.
         unsafe { self.device.launch(&kernels::RMS, (x.rows, 1, 1), row_threads(x.cols), 0, p) };
         out
     }
 
     fn gemm(&self, a: &Rows, w: &Matrix, factor: Option<&Scales>, store: Store, out: &mut Ints) {
-        let shape = data::Rows {
-            rows: a.rows,
-            cols: a.cols,
-            group: a.group,
-            digits: a.digits,
-            wide: a.wide,
-            values: Vec::new(),
-            scales: Vec::new(),
-        };
-        let p = kernels::Gemm {
-            a_lo: a.lo.at,
-            a_hi: a.hi.as_ref().map_or(0, |hi| hi.at),
-            a_scale: a.scales.at,
-            factor: factor.map_or(0, |f| f.buffer.at),
-            w_lo: w.lo.at,
-            w_hi: w.hi.as_ref().map_or(0, |hi| hi.at),
-            w_scale: w.scales.at,
-            bias: w.bias.as_ref().map_or(0, |b| b.at),
-            c: out.buffer.at,
-            rows: a.rows as u32,
-            out: w.out as u32,
-            lda: padded(w.inp) as u32,
-            ldc: out.cols as u32,
-            column: store.column as u32,
-            shift: shape.product_shift(w.digits),
-            add: store.add.into(),
-            wide: if a.digits == Digits::One { a.wide as u32 } else { 0 },
-        };
-        assert_eq!(a.cols, w.inp, "columns of rows, inputs of weights");
-        assert!(store.column + w.out <= out.cols && a.rows <= out.rows, "a product within its output");
-        assert!(factor.is_none_or(|f| f.count >= a.rows), "a factor a row");
-        let (kernel, m, n, blocks) = self.product(a, w);
-        // The persistent kernels have one block a multiprocessor.
-        let (grid, threads) = match blocks {
-            Some(blocks) => ((blocks, 1, 1), 384),
-            None => ((a.rows.div_ceil(m), w.out.div_ceil(n), 1), 128),
-        };
-        if a.rows > 0 && w.out > 0 {
-            // SAFETY: the kernel's one parameter; digits are padded as it wants, `out` has the columns that the caller names.
-            unsafe { self.device.launch(kernel, grid, threads, kernel.shared, params!(p)) };
+        if self.may_wait(a, w, factor, store, out) {
+            return out.wait(Term { rows: a.clone(), matrix: w.clone(), store });
         }
+        product::launch(a, w, factor, store, out.at(), [out.rows, out.cols]);
     }
 
     fn head_norm(
@@ -361,10 +276,22 @@ impl Backend for CudaBackend {
         let table = self.small(&weight);
         let (cols, column, dim) = (x.cols as u32, columns.start as u32, weight.len() as u32);
         let (heads, eps) = ((columns.len() / weight.len()) as u32, RawScale::from(eps));
-        let p = params!(x.buffer.at, cols, column, heads, dim, exponent, eps, table.at);
+        let x_at = x.at();
+        let p = params!(x_at, cols, column, heads, dim, exponent, eps, table.at);
         let grid = (x.rows * heads as usize, 1, 1);
         // SAFETY: the kernel's parameters; columns are within x.
         unsafe { self.device.launch(&kernels::HEAD_NORM, grid, row_threads(weight.len()), 0, p) };
+    }
+
+    fn heads(
+        &self,
+        x: &mut Ints,
+        columns: Range<usize>,
+        norm: Option<&HeadNorm>,
+        rotary: &Rotary,
+        how: &Quantise,
+    ) -> Rows {
+        self.head_digits(x, columns, norm, rotary, how)
     }
 
     fn rope(&self, x: &Ints, columns: Range<usize>, rotary: &Rotary) -> Ints {
@@ -372,11 +299,14 @@ impl Backend for CudaBackend {
             columns.end <= x.cols && rotary.steps.len() == rotary.head_dim / 2,
             "columns of x, a step a pair"
         );
+        if let Some(out) = self.regressed(x, columns.clone(), Some(rotary)) {
+            return out;
+        }
         let out = self.ints(x.rows, columns.len());
         let steps = self.small(rotary.steps);
         let p = kernels::Rope {
-            x: x.buffer.at,
-            out: out.buffer.at,
+            x: x.at(),
+            out: out.at(),
             steps: steps.at,
             sine: self.tables().sine,
             start: rotary.start,
@@ -394,10 +324,15 @@ impl Backend for CudaBackend {
 
     fn columns(&self, x: &Ints, columns: Range<usize>) -> Ints {
         assert!(columns.end <= x.cols, "columns of x");
+        if let Some(out) = self.regressed(x, columns.clone(), None) {
+            return out;
+        }
         let out = self.ints(x.rows, columns.len());
         let (cols, column, width) = (x.cols as u32, columns.start as u32, columns.len() as u32);
         let count = (x.rows * columns.len()) as u64;
-        let p = params!(x.buffer.at, cols, column, width, out.buffer.at, count);
+        let x_at = x.at();
+        let out_at = out.at();
+        let p = params!(x_at, cols, column, width, out_at, count);
         // SAFETY: the kernel's parameters; columns are within x.
         unsafe { self.over(&kernels::COLUMNS, count as usize, p) };
         out
@@ -407,7 +342,9 @@ impl Backend for CudaBackend {
         assert!(column + y.cols <= x.cols && y.rows <= x.rows, "a sum within x");
         let (cols, column, width) = (x.cols as u32, column as u32, y.cols as u32);
         let count = (y.rows * y.cols) as u64;
-        let p = params!(x.buffer.at, cols, column, width, y.buffer.at, count);
+        let x_at = x.at();
+        let y_at = y.at();
+        let p = params!(x_at, cols, column, width, y_at, count);
         // SAFETY: the kernel's parameters; the caller's columns are within x.
         unsafe { self.over(&kernels::ADD, count as usize, p) };
     }
@@ -416,7 +353,9 @@ impl Backend for CudaBackend {
         assert!(column + y.cols <= x.cols && y.rows <= x.rows, "columns of x");
         let (cols, column, width) = (x.cols as u32, column as u32, y.cols as u32);
         let count = (y.rows * y.cols) as u64;
-        let p = params!(x.buffer.at, cols, column, width, y.buffer.at, count);
+        let x_at = x.at();
+        let y_at = y.at();
+        let p = params!(x_at, cols, column, width, y_at, count);
         // SAFETY: the kernel's parameters; the caller's columns are within x.
         unsafe { self.over(&kernels::PUT, count as usize, p) };
     }
@@ -425,10 +364,16 @@ impl Backend for CudaBackend {
         let out = self.ints(gate_up.rows, gate_up.cols / 2);
         let (width, count) = (out.cols as u32, (out.rows * out.cols) as u64);
         let logistic = self.tables().logistic;
-        let p = params!(gate_up.buffer.at, width, how.gate, how.up, how.out, logistic, out.buffer.at, count);
+        let gate_up_at = gate_up.at();
+        let out_at = out.at();
+        let p = params!(gate_up_at, width, how.gate, how.up, how.out, logistic, out_at, count);
         // SAFETY: the kernel's parameters; buffers as it says.
         unsafe { self.over(&kernels::SILU, count as usize, p) };
         out
+    }
+
+    fn activate(&self, gate_up: &Ints, silu: Silu, how: &Quantise) -> Rows {
+        self.active_digits(gate_up, silu, how)
     }
 
     fn append(&self, rows: &mut Rows, more: Rows) {
@@ -467,7 +412,9 @@ impl Backend for CudaBackend {
         let out = self.ints(x.rows, 1);
         let (cols, column, width) = (x.cols as u32, columns.start as u32, columns.len() as u32);
         let log2 = self.tables().log2;
-        let p = params!(x.buffer.at, cols, column, width, exponent, log2, out.buffer.at);
+        let x_at = x.at();
+        let out_at = out.at();
+        let p = params!(x_at, cols, column, width, exponent, log2, out_at);
         // SAFETY: the kernel's parameters; columns are within x.
         unsafe { self.device.launch(&kernels::POWER, (x.rows, 1, 1), row_threads(columns.len()), 0, p) };
         out
@@ -486,13 +433,13 @@ impl Backend for CudaBackend {
                 weight: [0; FEATURES],
                 bias,
                 partial: partial.as_ref().map_or(0, |b| b.at),
-                out: if i + 1 == launches { out.buffer.at } else { 0 },
+                out: if i + 1 == launches { out.at() } else { 0 },
                 count: some.len() as u32,
                 rows: rows as u32,
                 first: (i == 0).into(),
             };
             for (j, (feature, weight)) in some.iter().enumerate() {
-                (p.feature[j], p.weight[j]) = (feature.buffer.at, *weight);
+                (p.feature[j], p.weight[j]) = (feature.at(), *weight);
             }
             // SAFETY: the kernel's one parameter; features have a value a row.
             unsafe { self.over(&kernels::TOKEN_SCALE, rows, params!(p)) };
@@ -545,29 +492,22 @@ impl Backend for CudaBackend {
         assert!(codes.count == mu.rows * mu.cols && token.rows == mu.rows, "a code a mean, a scale a row");
         let truth = Truth { value: self.ints(mu.rows, mu.cols), innovation: self.ints(mu.rows, mu.cols) };
         let energy = self.ints(mu.rows, 1);
-        let (_keep, p) = coding::pricing(self, pricing, mu, token);
-        let p = kernels::Observe {
-            p,
-            codes: codes.buffer.at,
-            value: truth.value.buffer.at,
-            innovation: truth.innovation.buffer.at,
-            energy: energy.buffer.at,
-            log2: self.tables().log2,
-            shrink: self.tables().shrink,
-            unit_m: pricing.unit.m,
-            unit_e: pricing.unit.e,
-            exponent: pricing.exponent,
-            rows: mu.rows as u32,
-        };
+        let seen = Seen { pricing, mu, token, codes };
+        let (_keep, p) = self.observing(&seen, truth.value.at(), truth.innovation.at(), &energy);
         // SAFETY: the kernel's one parameter; a warp a row.
         unsafe { self.over(&kernels::OBSERVE, mu.rows * 32, params!(p)) };
         Observed { truth, energy }
     }
 
+    fn learn(&self, seen: &Seen<'_, Self>, keep: Option<Keep<'_, Ints>>) -> (Ints, Option<Rows>) {
+        self.learnt(seen, keep)
+    }
+
     fn values(&self, codes: &Codes, cols: usize, format: ElementFormat, unit: Unit, exponent: i32) -> Ints {
         let out = self.ints(codes.count / cols, cols);
         let (f, count) = (coding::format(format), (out.rows * cols) as u64);
-        let p = params!(codes.buffer.at, f, unit.m, unit.e, exponent, out.buffer.at, count);
+        let out_at = out.at();
+        let p = params!(codes.buffer.at, f, unit.m, unit.e, exponent, out_at, count);
         // SAFETY: the kernel's parameters; a value a code.
         unsafe { self.over(&kernels::VALUES, codes.count, p) };
         out

@@ -1,9 +1,13 @@
 //! Device memory that frees itself, and what the backend keeps in it.
 
+use std::cell::RefCell;
 use std::ffi::c_void;
 use std::rc::Rc;
 
+use speckv_predictor::backend::Store;
+
 use crate::device::Device;
+use crate::product;
 
 /// Plain values that may be copied as bytes.
 ///
@@ -27,16 +31,27 @@ unsafe impl Plain for u64 {}
 // SAFETY: two i16.
 unsafe impl Plain for crate::kernels::RawScale {}
 
-/// Bytes on the device. If they could not be had, the device knows, and nothing is done with them.
+/// Bytes on the device, freed with the last handle to them. If they could not be had, the device knows, and nothing is done with them.
+#[derive(Clone)]
 pub(crate) struct Buffer {
-    device: Rc<Device>,
     pub(crate) at: u64,
     bytes: usize,
+    memory: Rc<Memory>,
+}
+
+struct Memory {
+    device: Rc<Device>,
+    at: u64,
 }
 
 impl Buffer {
     pub(crate) fn new(device: &Rc<Device>, bytes: usize) -> Buffer {
-        Buffer { device: device.clone(), at: device.allocate(bytes), bytes }
+        let at = device.allocate(bytes);
+        Buffer { at, bytes, memory: Rc::new(Memory { device: device.clone(), at }) }
+    }
+
+    pub(crate) fn device(&self) -> &Rc<Device> {
+        &self.memory.device
     }
 
     pub(crate) fn filled(device: &Rc<Device>, bytes: usize, value: u8) -> Buffer {
@@ -59,7 +74,7 @@ impl Buffer {
         let bytes = size_of_val(&values[..]);
         assert!(bytes <= self.bytes, "{count} values from a buffer of {} bytes", self.bytes);
         // SAFETY: both have so many bytes, and any bytes are values.
-        unsafe { self.device.to_host(values.as_mut_ptr().cast::<c_void>(), self.at, bytes) };
+        unsafe { self.memory.device.to_host(values.as_mut_ptr().cast::<c_void>(), self.at, bytes) };
         values
     }
 
@@ -72,7 +87,7 @@ impl Buffer {
         let bytes = size_of_val(before);
         assert!(bytes <= self.bytes, "{} values from a buffer of {} bytes", before.len(), self.bytes);
         // SAFETY: both have so many bytes; the caller's promise.
-        unsafe { self.device.to_host(values.as_mut_ptr().cast::<c_void>(), self.at, bytes) };
+        unsafe { self.memory.device.to_host(values.as_mut_ptr().cast::<c_void>(), self.at, bytes) };
         values
     }
 
@@ -80,22 +95,60 @@ impl Buffer {
     pub(crate) fn copy(&mut self, offset: usize, from: &Buffer, bytes: usize) {
         assert!(offset + bytes <= self.bytes && bytes <= from.bytes, "a copy past the end");
         // SAFETY: both have so many bytes, and they are two buffers.
-        unsafe { self.device.within(self.at + offset as u64, from.at, bytes) };
+        unsafe { self.memory.device.within(self.at + offset as u64, from.at, bytes) };
     }
 }
 
-impl Drop for Buffer {
+impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: it is this buffer's own, and the stream runs what was enqueued before.
+        // SAFETY: the last handle is gone, and the stream runs what was enqueued before.
         unsafe { self.device.free(self.at) };
     }
 }
 
-/// A matrix of fixed-point values on the device.
+/// A matrix of fixed-point values on the device. Small products may wait to be added: a layer's prediction is read plane by plane, and what was
+/// added to it by then is added while it is read (src/regress.rs).
 pub struct Ints {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    pub(crate) buffer: Buffer,
+    buffer: Buffer,
+    waiting: RefCell<Vec<Term>>,
+}
+
+impl Ints {
+    pub(crate) fn new(rows: usize, cols: usize, buffer: Buffer) -> Ints {
+        Ints { rows, cols, buffer, waiting: RefCell::default() }
+    }
+
+    /// Where the values are, when all that was added to them is.
+    pub(crate) fn at(&self) -> u64 {
+        for Term { rows, matrix, store } in self.waiting.take() {
+            product::launch(&rows, &matrix, None, store, self.buffer.at, [self.rows, self.cols]);
+        }
+        self.buffer.at
+    }
+
+    /// Where the values are, and what waits to be added to them, in order.
+    pub(crate) fn apart(&self) -> (u64, std::cell::Ref<'_, Vec<Term>>) {
+        (self.buffer.at, self.waiting.borrow())
+    }
+
+    /// Adds a product later.
+    pub(crate) fn wait(&self, term: Term) {
+        self.waiting.borrow_mut().push(term);
+    }
+
+    pub(crate) fn read(&self) -> Vec<i32> {
+        self.at();
+        self.buffer.read(self.rows * self.cols)
+    }
+}
+
+/// A product that waits to be added.
+pub(crate) struct Term {
+    pub(crate) rows: Rows,
+    pub(crate) matrix: Matrix,
+    pub(crate) store: Store,
 }
 
 /// Row scales on the device.
@@ -112,6 +165,7 @@ pub struct Codes {
 }
 
 /// Quantised rows on the device: one byte a digit, rows padded to 128 bytes and their number to 128.
+#[derive(Clone)]
 pub struct Rows {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
@@ -126,6 +180,7 @@ pub struct Rows {
 }
 
 /// Weights on the device.
+#[derive(Clone)]
 pub struct Matrix {
     pub(crate) out: usize,
     pub(crate) inp: usize,

@@ -45,8 +45,8 @@ pub(crate) fn pricing(
     let channel: Vec<i16> = p.channel.iter().map(|c| c.wrapping_add(shift)).collect();
     let tables = [b.small(&channel), b.small(&shape_words(p.shape))];
     let raw = kernels::Pricing {
-        mu: mu.buffer.at,
-        token: token.buffer.at,
+        mu: mu.at(),
+        token: token.at(),
         channel: tables[0].at,
         shape: tables[1].at,
         unit_recip: if p.unit.m == Unit::ONE.m { 0 } else { (1i64 << 54) / i64::from(p.unit.m) },

@@ -19,6 +19,12 @@ pub(crate) const QUANTISE_SHARED: u32 = 92 << 10;
 
 kernels! {
     QUANTISE = "quantise", QUANTISE_SHARED;
+    ACTIVATE = "activate", QUANTISE_SHARED;
+    HEADS_64 = "heads_64", 0;
+    HEADS_128 = "heads_128", 0;
+    HEADS_256 = "heads_256", 0;
+    REPEAT = "repeat", 0;
+    LOOKUP = "lookup", 0;
     RMS = "rms", 0;
     HEAD_NORM = "head_norm", 0;
     ROPE = "rope", 0;
@@ -32,6 +38,9 @@ kernels! {
     ENCODE = "encode", 0;
     DECODE = "decode", 0;
     OBSERVE = "observe", 0;
+    LEARN_64 = "learn_64", 0;
+    LEARN_128 = "learn_128", 0;
+    LEARN_256 = "learn_256", 0;
     VALUES = "values", 0;
     GEMM_11 = "gemm_11", 65536;
     GEMM_12 = "gemm_12", 65536;
@@ -44,6 +53,8 @@ kernels! {
     GEMM_12_SM90A = "gemm_12_sm90a", 200832;
     GEMM_21_SM90A = "gemm_21_sm90a", 200832;
     GEMM_22_SM90A = "gemm_22_sm90a", 200832;
+    REGRESS_64 = "regress_64", 49152;
+    REGRESS_128 = "regress_128", 73728;
     ATTENTION_GENERAL = "attention_general", 0;
     ATTENTION_PREPARE = "attention_prepare", 0;
     ATTENTION_64 = "attention_64", 112448;
@@ -55,16 +66,21 @@ kernels! {
 type Module = (&'static str, &'static [&'static Kernel]);
 
 /// For every card.
-pub(crate) static MODULES: [Module; 4] = [
+pub(crate) static MODULES: [Module; 6] = [
     (
         include_str!("../ptx/rows.ptx"),
-        &[&QUANTISE, &RMS, &HEAD_NORM, &ROPE, &COLUMNS, &ADD, &PUT, &SILU, &POWER, &TOKEN_SCALE],
+        &[&RMS, &REPEAT, &LOOKUP, &HEAD_NORM, &ROPE, &COLUMNS, &ADD, &PUT, &SILU, &POWER, &TOKEN_SCALE],
     ),
-    (include_str!("../ptx/coder.ptx"), &[&PRICE, &ENCODE, &DECODE, &OBSERVE, &VALUES]),
+    (include_str!("../ptx/quantise.ptx"), &[&QUANTISE, &ACTIVATE, &HEADS_64, &HEADS_128, &HEADS_256]),
+    (
+        include_str!("../ptx/coder.ptx"),
+        &[&PRICE, &ENCODE, &DECODE, &OBSERVE, &LEARN_64, &LEARN_128, &LEARN_256, &VALUES],
+    ),
     (
         include_str!("../ptx/gemm.ptx"),
         &[&GEMM_11, &GEMM_12, &GEMM_21, &GEMM_22, &GEMM_SMALL_11, &GEMM_SMALL_12, &GEMM_SMALL_21],
     ),
+    (include_str!("../ptx/regress.ptx"), &[&REGRESS_64, &REGRESS_128]),
     (
         include_str!("../ptx/attention.ptx"),
         &[&ATTENTION_GENERAL, &ATTENTION_PREPARE, &ATTENTION_64, &ATTENTION_128],
@@ -103,23 +119,55 @@ pub(crate) struct Tables {
     pub(crate) shrink: u64,
 }
 
+/// Where digits go.
 #[repr(C)]
-pub(crate) struct Quantise {
-    pub(crate) x: u64,
+#[derive(Clone, Copy, Default)]
+pub(crate) struct RawDigits {
     pub(crate) lo: u64,
     pub(crate) hi: u64,
     pub(crate) scales: u64,
-    pub(crate) scratch: u64,
-    pub(crate) cols: u32,
     pub(crate) ld: u32,
+    pub(crate) groups: u32,
+    pub(crate) two: u32,
+    pub(crate) exponent: i32,
+    pub(crate) gain: RawScale,
+    pub(crate) padding: u32,
+}
+
+#[repr(C)]
+pub(crate) struct Quantise {
+    pub(crate) x: u64,
+    pub(crate) scratch: u64,
+    pub(crate) d: RawDigits,
+    pub(crate) cols: u32,
     pub(crate) group: u32,
     pub(crate) hadamard: u32,
-    pub(crate) digits: u32,
     pub(crate) wide: u32,
+    pub(crate) rows: u32,
+    pub(crate) room: u32,
+    pub(crate) eps: RawScale,
+    pub(crate) norm: u32,
+    pub(crate) gate: i32,
+    pub(crate) up: i32,
+    pub(crate) out: i32,
+    pub(crate) logistic: u64,
+}
+
+#[repr(C)]
+pub(crate) struct Heads {
+    pub(crate) x: u64,
+    pub(crate) d: RawDigits,
+    pub(crate) weight: u64,
+    pub(crate) steps: u64,
+    pub(crate) sine: u64,
+    pub(crate) start: u64,
+    pub(crate) cols: u32,
+    pub(crate) column: u32,
+    pub(crate) rows: u32,
+    pub(crate) hadamard: u32,
+    pub(crate) inverse: u32,
     pub(crate) exponent: i32,
     pub(crate) eps: RawScale,
-    pub(crate) gain: RawScale,
-    pub(crate) norm: u32,
 }
 
 #[repr(C)]
@@ -170,6 +218,35 @@ pub(crate) struct Gemm {
     pub(crate) shift: u32,
     pub(crate) add: u32,
     pub(crate) wide: u32,
+}
+
+/// Products of one launch of a plane's prediction.
+pub(crate) const TERMS: usize = 64;
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Term {
+    pub(crate) a_lo: u64,
+    pub(crate) a_hi: u64,
+    pub(crate) a_scale: u64,
+    pub(crate) w: u64,
+    pub(crate) w_scale: u64,
+    pub(crate) shift: u32,
+    pub(crate) padding: u32,
+}
+
+#[repr(C)]
+pub(crate) struct Regress {
+    pub(crate) x: u64,
+    pub(crate) out: u64,
+    pub(crate) steps: u64,
+    pub(crate) sine: u64,
+    pub(crate) start: u64,
+    pub(crate) rows: u32,
+    pub(crate) ld: u32,
+    pub(crate) count: u32,
+    pub(crate) inverse: u32,
+    pub(crate) terms: [Term; TERMS],
 }
 
 #[repr(C)]
@@ -292,9 +369,27 @@ pub(crate) struct Observe {
     pub(crate) rows: u32,
 }
 
+#[repr(C)]
+pub(crate) struct Learn {
+    pub(crate) o: Observe,
+    pub(crate) steps: u64,
+    pub(crate) sine: u64,
+    pub(crate) start: u64,
+    pub(crate) d: RawDigits,
+    pub(crate) ld: u32,
+    pub(crate) inverse: u32,
+}
+
 // As the kernels' own sources assert.
 const _: () = {
-    assert!(size_of::<Quantise>() == 80 && size_of::<Rope>() == 64 && size_of::<TokenScale>() == 808);
+    assert!(size_of::<RawDigits>() == 48 && size_of::<Quantise>() == 120 && size_of::<Heads>() == 120);
+    assert!(
+        size_of::<Term>() == 48
+            && size_of::<Regress>() == 56 + 48 * TERMS
+            && size_of::<Learn>() == 208
+            && size_of::<Rope>() == 64
+            && size_of::<TokenScale>() == 808
+    );
     assert!(size_of::<Gemm>() == 104 && size_of::<Attention>() == 176);
     assert!(size_of::<Price>() == 112 && size_of::<EncodeChunk>() == 184 && size_of::<PlaneSymbols>() == 24);
     assert!(size_of::<DecodeChunk>() == 192 && size_of::<Decode>() == 96 && size_of::<Observe>() == 128);

@@ -21,6 +21,12 @@ mod driver;
 mod error;
 #[cfg(feature = "cuda")]
 mod kernels;
+#[cfg(feature = "cuda")]
+mod product;
+#[cfg(feature = "cuda")]
+mod quantise;
+#[cfg(feature = "cuda")]
+mod regress;
 
 #[cfg(feature = "cuda")]
 pub use backend::CudaBackend;

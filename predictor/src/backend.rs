@@ -200,7 +200,7 @@ pub trait Backend {
         eps: Scale,
         weight: &[(i16, i16)],
     );
-    /// The given columns of `x` as digits: each head normalised (in `x`), rotated, quantised as one group.
+    /// The given columns of `x` as digits: each head normalised, rotated, quantised as one group. `x` is spoiled.
     fn heads(
         &self,
         x: &mut Self::Ints,
@@ -296,17 +296,7 @@ pub trait Backend {
         seen: &Seen<'_, Self>,
         keep: Option<Keep<'_, Self::Ints>>,
     ) -> (Self::Ints, Option<Self::Rows>) {
-        let Observed { truth, energy } = self.observe(seen.pricing, seen.mu, seen.token, seen.codes);
-        let rows = keep.and_then(|keep| {
-            let innovation = match &keep.back {
-                Some(back) => self.rope(&truth.innovation, 0..back.head_dim, back),
-                None => truth.innovation,
-            };
-            self.put(keep.innovation, keep.column, &innovation);
-            self.put(keep.value, keep.column, &truth.value);
-            keep.digits.map(|how| self.quantise(&innovation, &how))
-        });
-        (energy, rows)
+        learn_in_steps(self, seen, keep)
     }
     /// The values of codes alone (of a prefix).
     fn values(
@@ -321,6 +311,25 @@ pub trait Backend {
     fn status(&self) -> Result<(), Error> {
         Ok(())
     }
+}
+
+/// [`Backend::learn`] by other operations in a row, for backends that do not serve every size at once.
+pub fn learn_in_steps<B: Backend + ?Sized>(
+    b: &B,
+    seen: &Seen<'_, B>,
+    keep: Option<Keep<'_, B::Ints>>,
+) -> (B::Ints, Option<B::Rows>) {
+    let Observed { truth, energy } = b.observe(seen.pricing, seen.mu, seen.token, seen.codes);
+    let rows = keep.and_then(|keep| {
+        let innovation = match &keep.back {
+            Some(back) => b.rope(&truth.innovation, 0..back.head_dim, back),
+            None => truth.innovation,
+        };
+        b.put(keep.innovation, keep.column, &innovation);
+        b.put(keep.value, keep.column, &truth.value);
+        keep.digits.map(|how| b.quantise(&innovation, &how))
+    });
+    (energy, rows)
 }
 
 /// A backend that works in host memory: what it takes and gives is plain data.

@@ -15,6 +15,9 @@ use crate::profile::{
 };
 pub use crate::random::Random;
 
+/// Values of a tensor that are drawn before they repeat: odd, so that rows differ.
+const DRAWN: usize = (1 << 22) - 3;
+
 /// What the name of an open-loop precision ends with.
 const OPEN: &str = "-open";
 
@@ -76,6 +79,16 @@ impl Default for Make {
     }
 }
 
+/// The values of a tensor. Those of huge ones repeat after [`DRAWN`]: drawing billions one by one would take minutes.
+fn draw(r: &mut Random, count: usize, levels: i64) -> Vec<i16> {
+    let drawn: Vec<i16> = (0..count.min(DRAWN)).map(|_| r.around(levels) as i16).collect();
+    let mut all = Vec::with_capacity(count);
+    while all.len() < count {
+        all.extend_from_slice(&drawn[..drawn.len().min(count - all.len())]);
+    }
+    all
+}
+
 impl Make {
     fn weights(
         &self,
@@ -98,7 +111,7 @@ impl Make {
             out,
             inp,
             digits,
-            values: (0..out * inp).map(|_| r.around(levels) as i16).collect(),
+            values: draw(r, out * inp, levels),
             scales: (0..out).map(|_| scale(r)).collect(),
             bias: bias.then(|| (0..out).map(|_| r.around(1 << exponent.clamp(1, 28)) as i32).collect()),
         }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::inputs::Pattern;
 use super::{Case, definition};
-use crate::backend::{Backend, Quantise, Store};
+use crate::backend::{Backend, Quantise, Rotary, Store};
 use crate::data::{Digits, Ints, Weights};
 use crate::fixed::{LIMIT, Scale};
 use crate::random::Random;
@@ -176,6 +176,52 @@ pub(super) fn large<B: Backend>(b: &B) {
             let mut product = product(&mut Random::new(seed), (3, cols, 40), (a, Digits::One), full);
             (product.how.hadamard, product.how.wide) = (hadamard, 0);
             product.check(b, seed, &format!("rows of {cols}, blocks of 2^{hadamard}"));
+        }
+    }
+}
+
+/// Products added to a matrix one after the other, its columns read in between, as a layer's planes are predicted: `gemm`, `rope`, `columns`.
+pub fn regress<B: Backend>(b: &B) {
+    let p = definition();
+    let mut seed = 0;
+    for (dim, planes) in [(64, 4), (128, 4), (128, 2), (16, 4), (64, 70)] {
+        for rows in [1, 33, 70] {
+            for digits in [Digits::One, Digits::Two] {
+                seed += 1;
+                let rng = &mut Random::new(seed + 4000);
+                let pattern = rng.pick(&[Pattern::Full, Pattern::Mixed, Pattern::Rows, Pattern::Largest]);
+                let mut all = pattern.ints(rng, rows, planes * dim);
+                let mut ours = b.upload(all.clone());
+                let steps: Vec<u64> = (0..dim / 2).map(|i| rng.bits() >> (i % 60)).collect();
+                let rotary = Rotary { head_dim: dim, steps: &steps, start: rng.bits() >> 40, inverse: false };
+                for j in 0..planes {
+                    let columns = j * dim..(j + 1) * dim;
+                    let (found, expected) = match j < planes / 2 {
+                        true => (b.rope(&ours, columns.clone(), &rotary), p.rope(&all, columns, &rotary)),
+                        false => (b.columns(&ours, columns.clone()), p.columns(&all, columns)),
+                    };
+                    let what = format!("plane {j} of {planes} x {dim}, {rows} rows, {digits:?}, {pattern:?}");
+                    Case::new(b, what, seed).same(&b.download(&found), &expected);
+                    let out = (planes - 1 - j) * dim;
+                    if out == 0 {
+                        break;
+                    }
+                    let x = Pattern::Mixed.ints(rng, rows, dim);
+                    let w = Pattern::Full.weights(rng, out, dim, Digits::One, (-16, 4), false);
+                    let how = Quantise::rows(dim, digits, rng.within(8, 24));
+                    let store = Store { column: (j + 1) * dim, add: true };
+                    b.gemm(
+                        &b.quantise(&b.upload(x.clone()), &how),
+                        &b.load(w.clone()).expect("weights"),
+                        None,
+                        store,
+                        &mut ours,
+                    );
+                    p.gemm(&p.quantise(&x, &how), &w, None, store, &mut all);
+                }
+                let what = format!("all {planes} planes of {dim}, {rows} rows, {digits:?}");
+                Case::new(b, what, seed).same(&b.download(&ours), &all);
+            }
         }
     }
 }
