@@ -112,8 +112,11 @@ killed=0 finished=0
 kill_at() { # kill_at MILLISECONDS COMMAND...
     local ms=$1 code=0
     shift
-    # In a shell of its own, which alone says "Killed".
-    (timeout -s KILL "$(printf '%d.%03d' $((ms / 1000)) $((ms % 1000)))" "$@") 2>/dev/null || code=$?
+    # In a shell of its own, which alone says "Killed"; with `exit` it is not replaced by what is killed.
+    (
+        timeout -s KILL "$(printf '%d.%03d' $((ms / 1000)) $((ms % 1000)))" "$@"
+        exit $?
+    ) 2>/dev/null || code=$?
     case $code in
     0) finished=$((finished + 1)) ;;
     137) killed=$((killed + 1)) ;;

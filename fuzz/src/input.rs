@@ -2,7 +2,8 @@
 //! golden streams are seeds (`examples/make_seeds`).
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use speckv_codec_core::limits::{EXPONENT_LIMIT, FIXED_LIMIT, KNOTS, MAX_ESCAPE, SHAPE_HALF};
+use speckv_codec_core::limits::{EXPONENT_LIMIT, FIXED_LIMIT, KNOTS, MAX_ESCAPE, SCALES, SHAPE_HALF};
+use speckv_codec_core::model::reach;
 use speckv_codec_core::{Chunk, ChunkDecoder, ChunkEncoder, ElementFormat, PlaneModel, Shape};
 use speckv_predictor::backend::{Pricing, Unit};
 use speckv_predictor::data::Ints;
@@ -96,13 +97,33 @@ impl Model {
         let token_scale = many(sizes.tokens, || i16::arbitrary(input))?;
         let means = if how & 2 == 0 { sizes.tokens * sizes.channels } else { 0 };
         let mu = many(means, || Ok(i32::arbitrary(input)? % FIXED_LIMIT))?;
-        Ok(Self { exponent, shape, channel_scale, token_scale, mu })
+        let mut model = Self { exponent, shape, channel_scale, token_scale, mu };
+        if how & 4 != 0 {
+            let near: Vec<i32> = model.mu.iter().map(|mu| mu % 128).collect();
+            model.mu.fill(0);
+            model.move_to_ends(&near);
+        }
+        Ok(model)
+    }
+
+    /// Moves means so that their windows begin, end or lie around where they were: there definitions and fast paths are likeliest to part.
+    fn move_to_ends(&mut self, near: &[i32]) {
+        let scales = self.token_scale.iter().flat_map(|&token| {
+            self.channel_scale.iter().map(move |&channel| i32::from(channel) + i32::from(token))
+        });
+        for ((mu, q), &near) in self.mu.iter_mut().zip(scales).zip(near) {
+            let moved = i64::from(*mu)
+                + i64::from(near.rem_euclid(3) - 1) * i64::from(reach(q.clamp(0, SCALES - 1)))
+                + i64::from(near / 32);
+            let limit = i64::from(FIXED_LIMIT - 1);
+            *mu = moved.clamp(-limit, limit) as i32;
+        }
     }
 
     /// A model with means of its own.
     pub fn arbitrary(input: &mut Unstructured<'_>, sizes: Sizes) -> Result<Self> {
         let how = u8::arbitrary(input)?;
-        Self::read(input, sizes, how & 1)
+        Self::read(input, sizes, how & 5)
     }
 
     /// As the coder takes it.
@@ -141,15 +162,21 @@ impl Plane {
         let how = u8::arbitrary(input)?;
         let mut model = Model::read(input, sizes, how)?;
         let near = if how & 2 == 0 { Vec::new() } else { many(tokens * channels, || i8::arbitrary(input))? };
+        let near: Vec<i32> = near.into_iter().map(i32::from).collect();
         let codes = many(tokens * channels, || match format.bytes() {
             1 => Ok(u8::arbitrary(input)?.into()),
             _ => u16::arbitrary(input),
         })?;
         // So that cells are coded whatever the fuzzer has learnt of their arithmetic.
-        model.mu.extend(near.iter().zip(&codes).map(|(&near, &code)| {
-            let edge = format.edge(format.rank(code), model.exponent);
-            (edge + i32::from(near)).clamp(1 - FIXED_LIMIT, FIXED_LIMIT - 1)
-        }));
+        let edge = |&code: &u16| format.edge(format.rank(code), model.exponent);
+        if how & 4 == 0 {
+            let limit = FIXED_LIMIT - 1;
+            let means = near.iter().zip(&codes).map(|(near, code)| (edge(code) + near).clamp(-limit, limit));
+            model.mu.extend(means);
+        } else if how & 2 != 0 {
+            model.mu.extend(codes.iter().map(edge));
+            model.move_to_ends(&near);
+        }
         Ok(Self { model, codes })
     }
 }
