@@ -4,6 +4,7 @@ use speckv_capture::{Cache, CacheMode, ElementFormat, ModelSource, RunOptions, T
 use speckv_codec_core::Part;
 
 use crate::linalg::Rng;
+use crate::openings::OPENINGS;
 use crate::{Error, Options, Progress};
 
 /// One sequence as the target saw it.
@@ -69,10 +70,12 @@ pub fn capture(
     Ok(out)
 }
 
-/// Texts that the target writes itself, as long as the longest one given. Each begins with any one token, all alike: what a model writes from there
-/// is of every kind that it knows, whatever kind the given texts are of.
+/// Texts that the target writes itself, as long as the longest one given. They begin in turn with any one token, all alike, from which a model
+/// mostly writes prose, and with one of [`OPENINGS`], from which it writes code and data: together of every kind that it knows, whatever kind the
+/// given texts are of. Without a tokenizer all begin with any token.
 pub fn own_texts(
     target: &Target,
+    source: &ModelSource,
     given: &[Vec<u32>],
     options: &Options,
     progress: Progress<'_>,
@@ -81,14 +84,27 @@ pub fn own_texts(
         return Ok(Vec::new());
     }
     let tokens = given.iter().map(Vec::len).max().unwrap_or(0);
-    let mut rng = Rng(options.seed);
-    let vocab = target.config().vocab as u64;
-    let starts: Vec<Vec<u32>> = (0..options.own_texts).map(|_| vec![(rng.bits() % vocab) as u32]).collect();
+    let starts = starts(source, target.config().vocab, options)?;
     let own = target.generate(&starts, tokens, options.seed, &mut |done| {
         progress("write texts", done as u64, tokens as u64);
         Ok(())
     })?;
     Ok(own)
+}
+
+/// What own texts begin with.
+fn starts(source: &ModelSource, vocab: usize, options: &Options) -> Result<Vec<Vec<u32>>, Error> {
+    let mut rng = Rng(options.seed);
+    let mut openings = OPENINGS.iter().cycle();
+    let start = |i: usize| {
+        let any = vec![(rng.bits() % vocab as u64) as u32];
+        if i.is_multiple_of(2) || source.tokenizer().is_err() {
+            return Ok(any);
+        }
+        let ids = source.encode(openings.next().expect("a cycle"))?;
+        Ok(if ids.is_empty() { any } else { ids })
+    };
+    (0..options.own_texts).map(start).collect()
 }
 
 /// One e4m3 scale a (layer, part) from bf16 caches.
@@ -101,4 +117,30 @@ pub fn e4m3_mode(sequences: &[Sequence]) -> Result<CacheMode, Error> {
 /// Loads the target.
 pub fn target(source: &ModelSource) -> Result<Target, Error> {
     Ok(Target::load(source)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_texts_begin_in_turn_with_any_token_and_with_the_first_lines_of_files() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny-qwen3");
+        let source = ModelSource::open(folder.as_ref()).unwrap();
+        let vocab = source.config().vocab;
+        let options = Options { own_texts: 27, ..Options::default() };
+        let starts = starts(&source, vocab, &options).unwrap();
+        assert_eq!(starts.len(), 27);
+        for (i, ids) in starts.iter().enumerate() {
+            if i % 2 == 0 {
+                assert_eq!(ids.len(), 1, "start {i}");
+            } else {
+                let text = source.tokenizer().unwrap().decode(ids, false).unwrap();
+                assert_eq!(text, OPENINGS[i / 2 % OPENINGS.len()], "start {i}");
+            }
+            assert!(ids.iter().all(|id| (*id as usize) < vocab), "start {i}");
+        }
+        let any: std::collections::HashSet<_> = starts.iter().step_by(2).collect();
+        assert!(any.len() > 10, "{any:?}");
+    }
 }

@@ -10,6 +10,7 @@ mod embed;
 mod fold;
 mod linalg;
 mod mode;
+mod openings;
 mod plane;
 mod planes;
 mod quantise;
@@ -177,7 +178,7 @@ pub fn build<B: Backend>(
     linalg::repeatable();
     let target = corpus::target(source)?;
     let kept = kept_out(sequences.len());
-    let own = corpus::own_texts(&target, sequences, options, progress)?;
+    let own = corpus::own_texts(&target, source, sequences, options, progress)?;
     let (given, rest) = sequences.split_at(sequences.len() - kept);
     let sequences = [given, &own, rest].concat();
     let (fit, count) = (sequences.len() - kept, sequences.len() as u64);
