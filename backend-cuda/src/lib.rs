@@ -20,6 +20,8 @@ mod driver;
 #[cfg(feature = "cuda")]
 mod error;
 #[cfg(feature = "cuda")]
+mod hashing;
+#[cfg(feature = "cuda")]
 mod kernels;
 #[cfg(feature = "cuda")]
 mod product;
@@ -27,6 +29,8 @@ mod product;
 mod quantise;
 #[cfg(feature = "cuda")]
 mod regress;
+#[cfg(feature = "cuda")]
+mod tables;
 
 #[cfg(feature = "cuda")]
 pub use backend::CudaBackend;
