@@ -110,8 +110,7 @@ fn measure() -> Result<(), Error> {
     let payload: usize = chunks.iter().map(|c| c.payload.len()).sum();
     println!("{:.2} bits a scalar", payload as f64 * 8.0 / (planes * tokens * make.geometry.head_dim) as f64);
     let sums: Vec<u64> = chunks.iter().map(|c| c.values_checksum).collect();
-    let mut wrong = 0;
-    median(&b, "decode", runs.min(2), || {
+    let decode = |restored: &mut Vec<_>| {
         let mut session = mode.session(&b, format, &[])?;
         let mut decoders = Vec::new();
         for (rows, chunk) in ranges.iter().zip(&chunks) {
@@ -119,13 +118,21 @@ fn measure() -> Result<(), Error> {
                 .push((rows.clone(), ChunkDecoder::new(format, planes, rows.len(), false, &chunk.payload)?));
         }
         let mut decoder = b.decoder(decoders);
-        let sink = |layer: usize, part: Part, head: usize, found: &[u16]| {
-            wrong += usize::from(found != &plain[(2 * layer + part as usize) * heads + head][..]);
-        };
-        let mut decode = Decode { decoder: &mut decoder, sink, waiting: Vec::new() };
-        session.run(tokens, &ids, &mut decode, none)?;
-        decode.flush(&b);
+        restored.clear();
+        let sink = |at: (usize, Part, usize), codes: Codes| restored.push((at, codes));
+        session.run(tokens, &ids, &mut Decode { decoder: &mut decoder, sink }, &mut |_, _| ())?;
         b.finish_decoders(decoder, &sums)
+    };
+    let mut restored = Vec::new();
+    median(&b, "decode, codes stay on the device", runs.min(2), || decode(&mut restored))?;
+    let mut wrong = 0;
+    median(&b, "decode, codes to the host and compared", runs.min(2), || {
+        decode(&mut restored)?;
+        for ((layer, part, head), codes) in restored.drain(..) {
+            wrong +=
+                usize::from(b.download_codes(&codes) != plain[(2 * layer + part as usize) * heads + head]);
+        }
+        Ok(())
     })?;
     if wrong > 0 {
         return Err(Error::Backend(format!("{wrong} planes were not restored")));

@@ -30,6 +30,8 @@ mod quantise;
 #[cfg(feature = "cuda")]
 mod regress;
 #[cfg(feature = "cuda")]
+mod resident;
+#[cfg(feature = "cuda")]
 mod tables;
 
 #[cfg(feature = "cuda")]
@@ -40,3 +42,5 @@ pub use buffer::{Codes, Ints, Matrix, Rows, Scales};
 pub use coding::{Decoder, Encoder};
 #[cfg(feature = "cuda")]
 pub use error::CudaError;
+#[cfg(feature = "cuda")]
+pub use resident::{DeviceBytes, Packed, Pages, Resident, Strided};
