@@ -23,11 +23,15 @@ const GRIDS: usize = 256;
 /// Bytes of a shape's tables.
 const SHAPE_BYTES: usize = 12288;
 
-/// Tables on the device, by what they are made of.
+/// Tables by what they are made of.
+type Kept<K> = RefCell<HashMap<K, Rc<Buffer>>>;
+
+/// Tables on the device.
 #[derive(Default)]
 pub(crate) struct PriceTables {
-    shapes: RefCell<HashMap<(Vec<u16>, u16), Rc<Buffer>>>,
-    grids: RefCell<HashMap<(ElementFormat, i32), Rc<Buffer>>>,
+    /// By knots and escape frequency.
+    shapes: Kept<(Vec<u16>, u16)>,
+    grids: Kept<(ElementFormat, i32)>,
 }
 
 impl PriceTables {
@@ -44,7 +48,7 @@ impl PriceTables {
 
 fn kept<K: std::hash::Hash + Eq>(
     device: &Rc<Device>,
-    all: &RefCell<HashMap<K, Rc<Buffer>>>,
+    all: &Kept<K>,
     most: usize,
     key: K,
     make: impl FnOnce() -> Vec<u8>,

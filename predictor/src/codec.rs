@@ -266,8 +266,11 @@ pub trait Restore<B: Backend> {
 /// Brings planes to the host, a layer at a time: asking a device waits for its work.
 struct ToHost<'a, B: Backend> {
     sink: Sink<'a>,
-    waiting: Vec<((usize, Part, usize), usize, B::Codes)>,
+    waiting: Vec<Waiting<B::Codes>>,
 }
+
+/// A plane (layer, part, head), its first token, its codes.
+type Waiting<C> = ((usize, Part, usize), usize, C);
 
 impl<B: Backend> Restore<B> for ToHost<'_, B> {
     fn plane(&mut self, b: &B, at: (usize, Part, usize), first: usize, codes: B::Codes) {
