@@ -17,7 +17,7 @@ use crate::hashing::Hashes;
 use crate::kernels::{self, DecodeChunk, EncodeChunk, Format, Kernel, PlaneSymbols};
 use crate::tables;
 
-/// Threads of a block that prices, and such blocks of a multiprocessor.
+/// Threads of a block that prices, and such blocks of a multiprocessor at most.
 const PRICE_THREADS: usize = 512;
 const BLOCKS: usize = 3;
 /// Pieces of chunks that a block prices, at least, where there are so many scalars.
@@ -217,7 +217,8 @@ impl Encoder {
         let cell = self.planes.len() * self.chunks.len();
         // Blocks hold tables, so they are no more than run at once, and take some pieces of chunks each.
         let longest = self.chunks.iter().map(|(rows, _)| rows.len()).max().unwrap_or(0) * mu.cols;
-        let blocks = BLOCKS * b.device.multiprocessors as usize;
+        let shared = tables::shared_bytes(p.format);
+        let blocks = b.device.blocks(shared, BLOCKS) * b.device.multiprocessors as usize;
         let wanted = (PIECES * blocks).div_ceil(self.chunks.len().max(1));
         let piece = longest.div_ceil(wanted).next_multiple_of(PRICE_THREADS).min(LONGEST_PIECE);
         let pieces = longest.div_ceil(piece.max(1));
@@ -237,9 +238,7 @@ impl Encoder {
         let params = &mut [(&raw const k).cast_mut().cast::<c_void>()];
         let [kernel, _] = kernels_of(p.format);
         // SAFETY: the kernel's one parameter; symbols and codes have an entry a scalar.
-        unsafe {
-            b.device.launch(kernel, grid, PRICE_THREADS as u32, tables::shared_bytes(p.format), params)
-        };
+        unsafe { b.device.launch(kernel, grid, PRICE_THREADS as u32, shared, params) };
         self.hashes.push(b, p.format, codes, mu.cols);
         self.planes.push(EncodedPlane { symbols, codes: codes.clone(), cols: mu.cols });
         Ok(())

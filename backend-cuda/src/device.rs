@@ -171,6 +171,11 @@ impl Device {
         bytes + STATIC <= self.shared
     }
 
+    /// Blocks with so much dynamic shared memory that a multiprocessor runs at once, `most` at most: it has hardly more than one block may have.
+    pub(crate) fn blocks(&self, bytes: u32, most: usize) -> usize {
+        ((self.shared / bytes.max(1)) as usize).clamp(1, most)
+    }
+
     /// The stream, its context made current: another device's backend, or a library beside this one, may have made another current.
     fn raw(&self) -> sys::CUstream {
         // SAFETY: the context lives as long as self. If this fails, what follows does, and is noted.
