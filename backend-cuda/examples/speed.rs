@@ -11,6 +11,9 @@ use speckv_predictor::core::{ChunkDecoder, ChunkEncoder, ElementFormat, Shape};
 use speckv_predictor::data::{Digits, Ints, Weights};
 use speckv_predictor::fixed::Scale;
 
+/// Chunks of the coder's runs: as many as keep a card busy, a single sequence of 4096 tokens, and 2^30 scalars.
+const CHUNKS: [usize; 3] = [4096, 16, 32768];
+
 /// Xorshift: good enough to keep hardware from finding zeros.
 struct Random(u64);
 
@@ -175,7 +178,7 @@ fn coder(b: &CudaBackend, r: &mut Random, chunks: usize) {
     }
 }
 
-/// `speed [products] [attention] [coder]`: all of them, or those named.
+/// `speed [products] [attention] [coder] [CHUNKS...]`: all of them, or those named; the coder with so many chunks, unless told otherwise those of [`CHUNKS`].
 fn main() {
     let b = match CudaBackend::open(0) {
         Ok(b) => b,
@@ -186,6 +189,8 @@ fn main() {
     };
     println!("{}", b.name());
     let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let (counts, wanted): (Vec<String>, Vec<String>) =
+        wanted.into_iter().partition(|w| w.parse::<usize>().is_ok());
     let asked = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     let r = &mut Random(88_172_645_463_325_252);
     if asked("products") {
@@ -195,9 +200,9 @@ fn main() {
         attention(&b, r);
     }
     if asked("coder") {
-        // As many as keep a card busy, a single sequence of 4096 tokens, and 1 GiB of scalars.
-        for chunks in [4096, 16, 32768] {
-            coder(&b, r, chunks);
+        let counts: Vec<usize> = counts.iter().filter_map(|c| c.parse().ok()).filter(|c| *c > 0).collect();
+        for chunks in if counts.is_empty() { &CHUNKS[..] } else { &counts[..] } {
+            coder(&b, r, *chunks);
         }
     }
 }

@@ -212,14 +212,14 @@ impl CudaBackend {
         decompress_codes(self, mode, stream, known, &mut ToDevice { to, first }, &mut |_, _| {})
     }
 
-    /// Copies bytes (a compressed stream, say) to device memory, ordered after and before `stream`'s work as a call is.
+    /// Writes bytes (a compressed stream, say) to device memory, ordered after and before `stream`'s work as a call is.
     ///
     /// # Errors
     /// What failed first.
     ///
     /// # Safety
     /// `stream` is a stream of the device's primary context, and `bytes.len()` bytes from `at` on may be written.
-    pub unsafe fn put(&self, bytes: &[u8], at: u64, stream: u64) -> Result<(), Error> {
+    pub unsafe fn write(&self, bytes: &[u8], at: u64, stream: u64) -> Result<(), Error> {
         self.device.after(stream);
         // SAFETY: the caller's promise.
         unsafe { self.device.to_device(at, bytes.as_ptr().cast::<c_void>(), bytes.len()) };

@@ -170,7 +170,7 @@ fn resident_caches_are_coded_as_the_definition_codes_them() {
                 });
                 let packed = DeviceBytes::zeros(&b, golden[1].len()).unwrap();
                 // SAFETY: there is room for the stream.
-                unsafe { b.put(&golden[1], packed.at(), 0) }.unwrap();
+                unsafe { b.write(&golden[1], packed.at(), 0) }.unwrap();
                 let streams = [
                     (Packed::Host(&golden[0]), sequences[0].resident(&planes[0])),
                     (Packed::Device(packed.at(), golden[1].len()), sequences[1].resident(&planes[1])),
