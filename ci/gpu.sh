@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Proves the CUDA backend on a machine with a GPU, which needs neither Rust nor CUDA's toolkit, only the driver.
 #
-#   ci/gpu.sh pack DIR          here: builds the tests and the program with CUDA, and puts them into DIR
+#   ci/gpu.sh pack DIR          here: builds the tests, the examples and the program with CUDA, and puts them into DIR
 #   ci/gpu.sh run DIR OUT       there, in a checkout of the same commit: runs all of it and writes OUT (committed as backend-cuda/proven.txt)
 #   ci/gpu.sh check             anywhere: that what was proven are the kernels and the golden streams that lie here
 #
@@ -22,6 +22,14 @@ pack() {
     done <<<"$tests"
     cargo build --release --locked -p speckv-cli --features cuda
     cp target/release/speckv "$1/"
+    # Examples measure; `run` does not need them.
+    local examples=(backend-cuda/examples/*.rs) example
+    cargo build --release --locked -p speckv-backend-cuda --features cuda --examples
+    for example in "${examples[@]}"; do
+        example=$(basename "$example" .rs)
+        cp "target/release/examples/$example" "$1/"
+        strip "$1/$example"
+    done
     strip "$1"/*.test "$1/speckv"
     ls -l "$1"
 }
@@ -50,10 +58,11 @@ run() {
     device=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -1) || die "no device"
 
     heading "conformance"
-    local operations vectors streams=0 sanitized=none
+    local operations vectors resident streams=0 sanitized=none
     operations=$(suite "$bin/conformance.test")
     vectors=$(suite "$bin/vectors.test")
-    [[ $operations -gt 0 && $vectors -gt 0 ]] || die "no test ran"
+    resident=$(suite "$bin/resident.test")
+    [[ $operations -gt 0 && $vectors -gt 0 && $resident -gt 0 ]] || die "no test ran"
 
     heading "tiny-qwen3: each side reads the other's streams"
     local format cache kind
@@ -91,6 +100,7 @@ run() {
         echo "device, driver: $device"
         echo "tests of operations and streams: $operations"
         echo "tests of golden streams: $vectors"
+        echo "tests of caches in device memory: $resident"
         echo "caches of tiny-qwen3 written by both sides, read by both: $streams"
         echo "compute-sanitizer: $sanitized"
         digests

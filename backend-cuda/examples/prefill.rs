@@ -8,7 +8,7 @@ use std::time::Instant;
 use speckv_backend_cuda::{Codes, CudaBackend};
 use speckv_predictor::Error;
 use speckv_predictor::backend::{Backend, Pricing};
-use speckv_predictor::codec::{LoadedMode, run_tokens};
+use speckv_predictor::codec::LoadedMode;
 use speckv_predictor::core::{ChunkDecoder, ChunkEncoder, ElementFormat, Geometry, Part};
 use speckv_predictor::profile::{Kind, PRECISIONS, ProfileFile};
 use speckv_predictor::session::{Decode, Encode, Planes};
@@ -82,13 +82,12 @@ fn measure() -> Result<(), Error> {
     let codes: Vec<Codes> = plain.iter().map(|c| b.upload_codes(c.clone())).collect();
     let planes = codes.len();
     let ranges: Vec<_> = (0..tokens).step_by(CHUNK).map(|t| t..(t + CHUNK).min(tokens)).collect();
-    // All in one run, as far as memory for runs reaches by default: a device has room.
-    let runs_of = run_tokens(make.geometry, CHUNK).max(tokens);
+    // All in one run, though runs are shorter by default: a device has room.
     let none = &mut |_, _| ();
 
     median(&b, "predict", runs, || {
         let mut session = mode.session(&b, format, &[])?;
-        session.run(runs_of, &ids, &mut Given(&codes, heads), none)
+        session.run(tokens, &ids, &mut Given(&codes, heads), none)
     })?;
     let encoder = || {
         let chunk = |rows: &std::ops::Range<usize>| (rows.clone(), ChunkEncoder::new(format, planes, None));
@@ -110,8 +109,7 @@ fn measure() -> Result<(), Error> {
     let payload: usize = chunks.iter().map(|c| c.payload.len()).sum();
     println!("{:.2} bits a scalar", payload as f64 * 8.0 / (planes * tokens * make.geometry.head_dim) as f64);
     let sums: Vec<u64> = chunks.iter().map(|c| c.values_checksum).collect();
-    let mut wrong = 0;
-    median(&b, "decode", runs.min(2), || {
+    let decode = |restored: &mut Vec<_>| {
         let mut session = mode.session(&b, format, &[])?;
         let mut decoders = Vec::new();
         for (rows, chunk) in ranges.iter().zip(&chunks) {
@@ -119,13 +117,21 @@ fn measure() -> Result<(), Error> {
                 .push((rows.clone(), ChunkDecoder::new(format, planes, rows.len(), false, &chunk.payload)?));
         }
         let mut decoder = b.decoder(decoders);
-        let sink = |layer: usize, part: Part, head: usize, found: &[u16]| {
-            wrong += usize::from(found != &plain[(2 * layer + part as usize) * heads + head][..]);
-        };
-        let mut decode = Decode { decoder: &mut decoder, sink, waiting: Vec::new() };
-        session.run(tokens, &ids, &mut decode, none)?;
-        decode.flush(&b);
+        restored.clear();
+        let sink = |at: (usize, Part, usize), codes: Codes| restored.push((at, codes));
+        session.run(tokens, &ids, &mut Decode { decoder: &mut decoder, sink }, &mut |_, _| ())?;
         b.finish_decoders(decoder, &sums)
+    };
+    let mut restored = Vec::new();
+    median(&b, "decode, codes stay on the device", runs.min(2), || decode(&mut restored))?;
+    let mut wrong = 0;
+    median(&b, "decode, codes to the host and compared", runs.min(2), || {
+        decode(&mut restored)?;
+        for ((layer, part, head), codes) in restored.drain(..) {
+            wrong +=
+                usize::from(b.download_codes(&codes) != plain[(2 * layer + part as usize) * heads + head]);
+        }
+        Ok(())
     })?;
     if wrong > 0 {
         return Err(Error::Backend(format!("{wrong} planes were not restored")));

@@ -11,6 +11,9 @@ use speckv_predictor::core::{ChunkDecoder, ChunkEncoder, ElementFormat, Shape};
 use speckv_predictor::data::{Digits, Ints, Weights};
 use speckv_predictor::fixed::Scale;
 
+/// Chunks of the coder's runs: as many as keep a card busy, a single sequence of 4096 tokens, and 2^30 scalars.
+const CHUNKS: [usize; 3] = [4096, 16, 32768];
+
 /// Xorshift: good enough to keep hardware from finding zeros.
 struct Random(u64);
 
@@ -91,15 +94,35 @@ fn attention(b: &CudaBackend, r: &mut Random) {
     }
 }
 
-fn coder(b: &CudaBackend, r: &mut Random) {
-    const CHUNKS: usize = 4096;
-    let (rows, cols) = (256, 128);
+/// Median seconds of a call after the first, each with things of its own, made before the clock starts.
+fn median_of<T>(b: &CudaBackend, mut make: impl FnMut() -> T, mut call: impl FnMut(&mut T)) -> f64 {
+    let mut times = Vec::new();
+    for _ in 0..8 {
+        let mut with = make();
+        b.synchronise().expect("work before");
+        let since = Instant::now();
+        call(&mut with);
+        b.synchronise().expect("the work timed");
+        times.push(since.elapsed().as_secs_f64());
+    }
+    times.remove(0);
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn coder(b: &CudaBackend, r: &mut Random, chunks: usize) {
+    // Made-up chunks, and how often each is there.
+    let (rows, cols, made) = (256, 128, chunks.min(256));
+    let copies = chunks / made;
+    let (count, scalars) = (made * rows * cols, made * copies * rows * cols);
     println!(
-        "coder, {CHUNKS} chunks of a plane of {rows} x {cols}: bits a scalar, price and decode in G scalars/s"
+        "coder, {} chunks of a plane of {rows} x {cols}, {scalars} scalars: bits a scalar; price, decode in G scalars/s; finish in ms",
+        made * copies
     );
-    for (format, index) in [(ElementFormat::E4m3, 248i16), (ElementFormat::Bf16, 230)] {
+    for (format, index) in
+        [(ElementFormat::E4m3, 180i16), (ElementFormat::E4m3, 248), (ElementFormat::Bf16, 226)]
+    {
         let exponent = if format.width() == 8 { 12 } else { 20 };
-        let count = CHUNKS * rows * cols;
         let spread = if format.width() == 8 { 40.0 } else { 2.0 };
         let scale = (f64::from(index) / 16.0).exp2();
         let normal =
@@ -112,46 +135,50 @@ fn coder(b: &CudaBackend, r: &mut Random) {
             .collect();
         let (channel, shape) = (vec![index; cols], Shape::gaussian());
         let pricing = Pricing { format, unit: Unit::ONE, exponent, channel: &channel, shape: &shape };
-        let tokens = CHUNKS * rows;
-        let (mu, token) = (b.upload(Ints { rows: tokens, cols, data: mean }), b.zeros(tokens, 1));
-        let codes = b.upload_codes(codes);
-        let ranges: Vec<Range<usize>> = (0..CHUNKS).map(|c| c * rows..(c + 1) * rows).collect();
+        let tokens = made * copies * rows;
+        let (mu, token) =
+            (b.upload(Ints { rows: tokens, cols, data: mean.repeat(copies) }), b.zeros(tokens, 1));
+        let codes = b.upload_codes(codes.repeat(copies));
+        let ranges: Vec<Range<usize>> = (0..made * copies).map(|c| c * rows..(c + 1) * rows).collect();
         let encoder =
             || b.encoder(ranges.iter().map(|r| (r.clone(), ChunkEncoder::new(format, 1, None))).collect());
-        let price = median(b, 1, || {
-            b.encode_plane(&pricing, &mu, &token, &codes, &mut encoder()).expect("codes of the format");
+        let price = median_of(b, encoder, |encoder| {
+            b.encode_plane(&pricing, &mu, &token, &codes, encoder).expect("codes of the format");
         });
         let mut whole = encoder();
         b.encode_plane(&pricing, &mu, &token, &codes, &mut whole).expect("codes of the format");
+        b.synchronise().expect("prices");
+        let since = Instant::now();
         let chunks = b.finish_chunks(whole).expect("all planes are there");
+        let finish = since.elapsed().as_secs_f64();
         let bytes: usize = chunks.iter().map(|c| c.payload.len()).sum();
-        let mut times = Vec::new();
-        for _ in 0..9 {
-            let mut decoders = Vec::new();
-            for (rows, c) in ranges.iter().zip(&chunks) {
+        let decoder = || {
+            let each = ranges.iter().zip(&chunks).map(|(rows, c)| {
                 let decoder = ChunkDecoder::new(format, 1, rows.len(), false, &c.payload);
-                decoders.push((rows.clone(), decoder.expect("a payload")));
-            }
-            let mut decoder = b.decoder(decoders);
-            b.synchronise().expect("the upload");
-            let since = Instant::now();
-            let _codes = b.decode_plane(&pricing, &mu, &token, &mut decoder).expect("a plane");
-            b.synchronise().expect("the decoder");
-            times.push(since.elapsed().as_secs_f64());
-        }
-        times.remove(0);
-        times.sort_by(f64::total_cmp);
-        let rate = |seconds: f64| count as f64 / seconds / 1e9;
+                (rows.clone(), decoder.expect("a payload"))
+            });
+            b.decoder(each.collect())
+        };
+        let decode = median_of(b, decoder, |decoder| {
+            b.decode_plane(&pricing, &mu, &token, decoder).expect("a plane");
+        });
+        let mut last = decoder();
+        b.decode_plane(&pricing, &mu, &token, &mut last).expect("a plane");
+        let checksums: Vec<u64> = chunks.iter().map(|c| c.values_checksum).collect();
+        b.finish_decoders(last, &checksums).expect("the codes that were encoded");
+        let rate = |seconds: f64| scalars as f64 / seconds / 1e9;
         println!(
-            "  {}: {:.2}, {:.1}, {:.1}",
+            "  {}: {:.2}; {:.1}, {:.1}; {:.1}",
             format.name(),
-            bytes as f64 * 8.0 / count as f64,
+            bytes as f64 * 8.0 / scalars as f64,
             rate(price),
-            rate(times[times.len() / 2])
+            rate(decode),
+            finish * 1e3
         );
     }
 }
 
+/// `speed [products] [attention] [coder] [CHUNKS...]`: all of them, or those named; the coder with so many chunks, unless told otherwise those of [`CHUNKS`].
 fn main() {
     let b = match CudaBackend::open(0) {
         Ok(b) => b,
@@ -161,8 +188,21 @@ fn main() {
         }
     };
     println!("{}", b.name());
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let (counts, wanted): (Vec<String>, Vec<String>) =
+        wanted.into_iter().partition(|w| w.parse::<usize>().is_ok());
+    let asked = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     let r = &mut Random(88_172_645_463_325_252);
-    products(&b, r);
-    attention(&b, r);
-    coder(&b, r);
+    if asked("products") {
+        products(&b, r);
+    }
+    if asked("attention") {
+        attention(&b, r);
+    }
+    if asked("coder") {
+        let counts: Vec<usize> = counts.iter().filter_map(|c| c.parse().ok()).filter(|c| *c > 0).collect();
+        for chunks in if counts.is_empty() { &CHUNKS[..] } else { &counts[..] } {
+            coder(&b, r, *chunks);
+        }
+    }
 }

@@ -22,6 +22,7 @@ use crate::device::Device;
 use crate::error::CudaError;
 use crate::kernels::{self, FEATURES, Kernel, RawScale};
 use crate::product;
+use crate::tables::PriceTables;
 
 /// Threads of a block where every element is by itself.
 const THREADS: usize = 256;
@@ -36,6 +37,8 @@ pub struct CudaBackend {
     buffers: [Buffer; 5],
     /// `floor(256 * log2(1 + i / 256))`, which symbols' costs are made of.
     pub(crate) cost: Buffer,
+    /// What prices are looked up in.
+    pub(crate) prices: PriceTables,
     /// What profiles say of planes, heads and rotations, by content: the same small tables run after run.
     small: RefCell<HashMap<Vec<u8>, Rc<Buffer>>>,
 }
@@ -65,7 +68,8 @@ impl CudaBackend {
         let cost = Buffer::from(&device, &coding::cost_table());
         let name = format!("cuda/{}", device.name);
         device.synchronise()?;
-        Ok(CudaBackend { device, name, host, buffers, cost, small: RefCell::default() })
+        let prices = PriceTables::default();
+        Ok(CudaBackend { device, name, host, buffers, cost, prices, small: RefCell::default() })
     }
 
     /// The device's name.

@@ -5,17 +5,29 @@ use std::rc::Rc;
 
 use speckv_predictor::Error;
 use speckv_predictor::backend::{Pricing, Unit};
-use speckv_predictor::core::checksum::{ValuesChecksum, plane_checksum};
 use speckv_predictor::core::limits::{EXPONENT_LIMIT, LANES, words_bound};
 use speckv_predictor::core::{
-    Chunk, ChunkDecoder, ChunkEncoder, ElementFormat, Error as CoreError, Lanes, PlaneMode, Rule, Shape,
-    Symbol,
+    Chunk, ChunkDecoder, ChunkEncoder, ElementFormat, Error as CoreError, Lanes, PlaneMode, Rule, Symbol,
 };
 use speckv_predictor::data::{ChunkDecoders, ChunkEncoders};
 
 use crate::backend::CudaBackend;
 use crate::buffer::{Buffer, Codes, Ints};
-use crate::kernels::{self, DecodeChunk, EncodeChunk, Format, PlaneSymbols};
+use crate::hashing::Hashes;
+use crate::kernels::{self, DecodeChunk, EncodeChunk, Format, Kernel, PlaneSymbols};
+use crate::tables;
+
+/// Threads of a block that prices, and such blocks of a multiprocessor at most.
+const PRICE_THREADS: usize = 512;
+const BLOCKS: usize = 3;
+/// Pieces of chunks that a block prices, at least, where there are so many scalars.
+const PIECES: usize = 8;
+/// Most scalars of a piece: their costs fit 32 bits.
+const LONGEST_PIECE: usize = 1 << 20;
+/// Threads of a block that decodes.
+const DECODE_THREADS: usize = 384;
+/// Most chunks that a block encodes.
+const ENCODE_WARPS: usize = 4;
 
 /// `floor(256 * log2(1 + i / 256))` as symbols' costs have it.
 pub(crate) fn cost_table() -> Vec<u8> {
@@ -27,34 +39,48 @@ pub(crate) fn format(f: ElementFormat) -> Format {
     Format { w: f.width() as i32, mb: f.mantissa_bits() as i32, bias: f.bias() }
 }
 
-/// A shape as the kernels read it: steps, guesses, escape.
-fn shape_words(shape: &Shape) -> Vec<u32> {
-    let pair = |(a, b): &(u16, u16)| u32::from(*a) | u32::from(*b) << 16;
-    let pairs = shape.steps().iter().chain(shape.guesses()).map(pair);
-    pairs.chain([u32::from(shape.escape())]).collect()
+/// The kernels of a format that price and decode.
+fn kernels_of(f: ElementFormat) -> [&'static Kernel; 2] {
+    match f {
+        ElementFormat::Bf16 => [&kernels::PRICE_BF16, &kernels::DECODE_BF16],
+        ElementFormat::F16 => [&kernels::PRICE_F16, &kernels::DECODE_F16],
+        ElementFormat::E4m3 => [&kernels::PRICE_E4M3, &kernels::DECODE_E4M3],
+        ElementFormat::E5m2 => [&kernels::PRICE_E5M2, &kernels::DECODE_E5M2],
+    }
 }
 
-/// A plane's pricing as kernels read it, and the tables that it points to.
+/// A plane's pricing as kernels read it, without tables, and the channel scales that it points to.
 pub(crate) fn pricing(
     b: &CudaBackend,
     p: &Pricing,
     mu: &Ints,
     token: &Ints,
-) -> ([Rc<Buffer>; 2], kernels::Pricing) {
+) -> (Rc<Buffer>, kernels::Pricing) {
     let shift = p.unit.index_shift(&b.host);
     let channel: Vec<i16> = p.channel.iter().map(|c| c.wrapping_add(shift)).collect();
-    let tables = [b.small(&channel), b.small(&shape_words(p.shape))];
+    let channel = b.small(&channel);
     let raw = kernels::Pricing {
         mu: mu.at(),
         token: token.at(),
-        channel: tables[0].at,
-        shape: tables[1].at,
-        unit_recip: if p.unit.m == Unit::ONE.m { 0 } else { (1i64 << 54) / i64::from(p.unit.m) },
+        channel: channel.at,
+        shape: 0,
+        grid: 0,
         format: format(p.format),
         exponent: p.unit.code_exponent(p.exponent),
         cols: mu.cols as u32,
+        escape: p.shape.escape().into(),
+        unit_recip: if p.unit.m == Unit::ONE.m { 0 } else { ((1i64 << 54) / i64::from(p.unit.m)) as i32 },
     };
-    (tables, raw)
+    (channel, raw)
+}
+
+/// The same with tables, for a plane that [`check_model`] has passed.
+fn priced(b: &CudaBackend, p: &Pricing, mu: &Ints, token: &Ints) -> ([Rc<Buffer>; 3], kernels::Pricing) {
+    let (channel, mut raw) = pricing(b, p, mu, token);
+    let shape = b.prices.shape(&b.device, p.shape);
+    let grid = b.prices.grid(&b.device, p.format, raw.exponent);
+    (raw.shape, raw.grid) = (shape.at, grid.at);
+    ([channel, shape, grid], raw)
 }
 
 /// What the definition checks of a plane before it looks at any value, for the chunk with rows `rows`.
@@ -105,18 +131,21 @@ pub struct Encoder {
     /// `[plane][chunk]`: the first scalar whose code is too wide.
     bad: Buffer,
     /// First row and number of rows of each chunk.
-    rows: Buffer,
+    rows: Rc<Buffer>,
+    hashes: Hashes,
 }
 
 impl Encoder {
     pub(crate) fn new(b: &CudaBackend, chunks: ChunkEncoders) -> Encoder {
-        let cells = chunks.first().map_or(0, |(_, e)| e.planes()) * chunks.len();
-        let rows: Vec<u64> = chunks.iter().flat_map(|(r, _)| [r.start as u64, r.len() as u64]).collect();
+        let planes = chunks.first().map_or(0, |(_, e)| e.planes());
+        let cells = planes * chunks.len();
+        let hashes = Hashes::new(b, chunks.iter().map(|(rows, _)| rows.clone()), planes);
         Encoder {
             planes: Vec::new(),
             costs: Buffer::filled(&b.device, cells * 8, 0),
             bad: Buffer::filled(&b.device, cells * 4, 0xFF),
-            rows: Buffer::from(&b.device, &rows),
+            rows: hashes.rows(),
+            hashes,
             chunks,
         }
     }
@@ -184,8 +213,15 @@ impl Encoder {
             }
         }
         let symbols = b.buffer(mu.rows * mu.cols * size_of::<Symbol>());
-        let (_keep, pricing) = pricing(b, p, mu, token);
+        let (_keep, pricing) = priced(b, p, mu, token);
         let cell = self.planes.len() * self.chunks.len();
+        // Blocks hold tables, so they are no more than run at once, and take some pieces of chunks each.
+        let longest = self.chunks.iter().map(|(rows, _)| rows.len()).max().unwrap_or(0) * mu.cols;
+        let shared = tables::shared_bytes(p.format);
+        let blocks = b.device.blocks(shared, BLOCKS) * b.device.multiprocessors as usize;
+        let wanted = (PIECES * blocks).div_ceil(self.chunks.len().max(1));
+        let piece = longest.div_ceil(wanted).next_multiple_of(PRICE_THREADS).min(LONGEST_PIECE);
+        let pieces = longest.div_ceil(piece.max(1));
         let k = kernels::Price {
             p: pricing,
             codes: codes.buffer.at,
@@ -194,12 +230,16 @@ impl Encoder {
             bad: self.bad.at + 4 * cell as u64,
             log2: b.cost.at,
             rows: self.rows.at,
+            chunks: self.chunks.len() as u32,
+            pieces: pieces as u32,
+            piece: piece as u32,
         };
-        let longest = self.chunks.iter().map(|(rows, _)| rows.len()).max().unwrap_or(0) * mu.cols;
-        let grid = (longest.div_ceil(256), self.chunks.len(), 1);
+        let grid = ((self.chunks.len() * pieces).min(blocks), 1, 1);
         let params = &mut [(&raw const k).cast_mut().cast::<c_void>()];
+        let [kernel, _] = kernels_of(p.format);
         // SAFETY: the kernel's one parameter; symbols and codes have an entry a scalar.
-        unsafe { b.device.launch(&kernels::PRICE, grid, 256, 0, params) };
+        unsafe { b.device.launch(kernel, grid, PRICE_THREADS as u32, shared, params) };
+        self.hashes.push(b, p.format, codes, mu.cols);
         self.planes.push(EncodedPlane { symbols, codes: codes.clone(), cols: mu.cols });
         Ok(())
     }
@@ -230,9 +270,6 @@ impl Encoder {
             return Err(plane_count(expected.max(1), self.planes.len()).into());
         }
         let cols = self.planes[0].cols;
-        let costs = self.costs.read::<u64>(self.planes.len() * self.chunks.len());
-        b.device.status()?;
-        let stored = self.stored(&costs);
 
         // Room for twice what a chunk may take: rounding of states adds less than a bit to the least that a scalar costs.
         let scalars = |chunk: &(std::ops::Range<usize>, ChunkEncoder)| {
@@ -277,43 +314,59 @@ impl Encoder {
             .flat_map(|p| [p.symbols, p.codes, p.cost])
             .collect();
         let planes = Buffer::from(&b.device, &planes);
-        let (count, width) = (self.planes.len() as u32, format.width());
+        let (count, width, all) = (self.planes.len() as u32, format.width(), self.chunks.len() as u32);
         let params = &mut [
             (&raw const chunks.at).cast_mut().cast::<c_void>(),
             (&raw const planes.at).cast_mut().cast(),
             (&raw const count).cast_mut().cast(),
             (&raw const width).cast_mut().cast(),
+            (&raw const all).cast_mut().cast(),
         ];
+        let warps = self.chunks.len().div_ceil(b.device.multiprocessors as usize).clamp(1, ENCODE_WARPS);
+        let grid = (self.chunks.len().div_ceil(warps), 1, 1);
         // SAFETY: the kernel's parameters; chunks lie within the planes, words have the room they say.
-        unsafe { b.device.launch(&kernels::ENCODE, (self.chunks.len(), 1, 1), LANES as u32, 0, params) };
+        unsafe { b.device.launch(&kernels::ENCODE, grid, (warps * LANES) as u32, 0, params) };
+        let costs = self.costs.read::<u64>(self.planes.len() * self.chunks.len());
         // SAFETY: descriptions were written there, without padding, and any bytes are one.
         let descriptions: Vec<EncodeChunk> = unsafe { chunks.read_structs(&descriptions) };
-        let all: Vec<u16> = words.read(2 * bounds.iter().sum::<u64>() as usize);
-        let codes: Vec<Vec<u16>> = self.planes.iter().map(|p| p.codes.buffer.read(p.codes.count)).collect();
         b.device.status()?;
+        let (stored, values) = (self.stored(&costs), self.hashes.finish(b)?);
+        if descriptions.iter().any(|d| d.overflow != 0) {
+            return Err(Error::Backend("CUDA: a chunk took more than its bound; please report it".into()));
+        }
+        let all = together(b, &descriptions)?;
 
         let (mut out, mut end) = (Vec::new(), 0);
-        for (i, ((rows, encoder), d)) in self.chunks.iter().zip(&descriptions).enumerate() {
-            if d.overflow != 0 {
-                return Err(Error::Backend(
-                    "CUDA: a chunk took more than its bound; please report it".into(),
-                ));
-            }
-            end += d.capacity as usize;
+        for (i, (((_, encoder), d), values)) in self.chunks.iter().zip(&descriptions).zip(values).enumerate()
+        {
+            end += d.used as usize;
             let modes =
                 (0..self.planes.len()).map(|p| match stored[p * self.chunks.len() + i].1 || d.all_raw != 0 {
                     true => PlaneMode::Raw,
                     false => PlaneMode::Coded,
                 });
-            let (mut values, mut scratch) = (ValuesChecksum::new(), Vec::new());
-            for codes in &codes {
-                values.push(plane_checksum(format, &codes[rows.start * cols..rows.end * cols], &mut scratch));
-            }
             let words = &all[end - d.used as usize..end];
-            out.push(Chunk::assemble(modes, encoder.token_ids(), &d.states, words, values.value()));
+            out.push(Chunk::assemble(modes, encoder.token_ids(), &d.states, words, values));
         }
         Ok(out)
     }
+}
+
+/// The words of all chunks, one after the other.
+fn together(b: &CudaBackend, chunks: &[EncodeChunk]) -> Result<Vec<u16>, Error> {
+    let (mut pieces, mut total) = (Vec::new(), 0);
+    for d in chunks {
+        pieces.extend([d.words + 2 * (d.capacity - d.used), d.used, total]);
+        total += d.used;
+    }
+    let (pieces, out) = (Buffer::from(&b.device, &pieces), b.buffer(2 * total as usize));
+    let params =
+        &mut [(&raw const pieces.at).cast_mut().cast::<c_void>(), (&raw const out.at).cast_mut().cast()];
+    // SAFETY: the kernel's parameters; every piece lies within its chunk's room, and there is room for all of them.
+    unsafe { b.device.launch(&kernels::PACK, (chunks.len(), 1, 1), 256, 0, params) };
+    let words = out.read(total as usize);
+    b.device.status()?;
+    Ok(words)
 }
 
 /// The decoders of a run's chunks: lanes and words on the device.
@@ -323,7 +376,8 @@ pub struct Decoder<'s> {
     _words: Buffer,
     /// `[plane][chunk]`.
     modes: Buffer,
-    planes: Vec<(Codes, usize)>,
+    planes: usize,
+    hashes: Hashes,
 }
 
 impl<'s> Decoder<'s> {
@@ -346,7 +400,8 @@ impl<'s> Decoder<'s> {
             state: Buffer::from(&b.device, &state),
             _words: words,
             modes: Buffer::from(&b.device, &modes),
-            planes: Vec::new(),
+            planes: 0,
+            hashes: Hashes::new(b, chunks.iter().map(|(rows, _)| rows.clone()), planes),
             chunks,
         }
     }
@@ -390,8 +445,8 @@ impl<'s> Decoder<'s> {
         for (rows, decoder) in &self.chunks {
             let checked =
                 check_format(decoder.format(), p.format).and_then(|()| check_model(p, mu, rows.len()));
-            let checked = checked.and_then(|()| match self.planes.len() >= decoder.planes() {
-                true => Err(plane_count(decoder.planes(), self.planes.len() + 1)),
+            let checked = checked.and_then(|()| match self.planes >= decoder.planes() {
+                true => Err(plane_count(decoder.planes(), self.planes + 1)),
                 false => Ok(()),
             });
             if let Err(error) = checked {
@@ -400,37 +455,43 @@ impl<'s> Decoder<'s> {
             }
         }
         let codes = Codes { count: mu.rows * mu.cols, buffer: Rc::new(b.buffer(mu.rows * mu.cols * 2)) };
-        let (_keep, pricing) = pricing(b, p, mu, token);
+        let (_keep, pricing) = priced(b, p, mu, token);
+        // Few chunks are spread over the card; a block's other warps help with the tables.
+        let warps =
+            self.chunks.len().div_ceil(b.device.multiprocessors as usize).clamp(1, DECODE_THREADS / 32);
         let k = kernels::Decode {
             p: pricing,
             codes: codes.buffer.at,
             chunks: self.state.at,
-            modes: self.modes.at + (self.planes.len() * self.chunks.len()) as u64,
-            plane: self.planes.len() as u32,
+            modes: self.modes.at + (self.planes * self.chunks.len()) as u64,
+            plane: self.planes as u32,
+            count: self.chunks.len() as u32,
+            warps: warps as u32,
         };
         let params = &mut [(&raw const k).cast_mut().cast::<c_void>()];
+        let [_, kernel] = kernels_of(p.format);
+        let grid = (self.chunks.len().div_ceil(warps), 1, 1);
         // SAFETY: the kernel's one parameter; chunks lie within the plane, their words within the buffer.
-        unsafe { b.device.launch(&kernels::DECODE, (self.chunks.len(), 1, 1), LANES as u32, 0, params) };
-        self.planes.push((codes.clone(), mu.cols));
+        unsafe {
+            b.device.launch(kernel, grid, DECODE_THREADS as u32, tables::shared_bytes(p.format), params)
+        };
+        self.hashes.push(b, p.format, &codes, mu.cols);
+        self.planes += 1;
         Ok(codes)
     }
 
     pub(crate) fn finish(self, b: &CudaBackend, expected: &[u64]) -> Result<(), Error> {
         let states = self.check(b)?;
-        let codes: Vec<Vec<u16>> = self.planes.iter().map(|(c, _)| c.buffer.read(c.count)).collect();
-        b.device.status()?;
-        for (((rows, decoder), state), expected) in self.chunks.into_iter().zip(states).zip(expected) {
-            if self.planes.len() != decoder.planes() {
-                return Err(plane_count(decoder.planes(), self.planes.len()).into());
-            }
-            let (mut values, mut scratch) = (ValuesChecksum::new(), Vec::new());
-            for (codes, (_, cols)) in codes.iter().zip(&self.planes) {
-                let own = &codes[rows.start * cols..rows.end * cols];
-                values.push(plane_checksum(decoder.format(), own, &mut scratch));
+        let found = self.hashes.finish(b)?;
+        for ((((_, decoder), state), found), expected) in
+            self.chunks.into_iter().zip(states).zip(found).zip(expected)
+        {
+            if self.planes != decoder.planes() {
+                return Err(plane_count(decoder.planes(), self.planes).into());
             }
             let words = decoder.lanes().words;
             let lanes = Lanes { states: state.states, words, at: state.at as usize };
-            decoder.finish_elsewhere(&lanes, values.value(), *expected)?;
+            decoder.finish_elsewhere(&lanes, found, *expected)?;
         }
         Ok(())
     }

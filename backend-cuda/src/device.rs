@@ -32,6 +32,8 @@ pub(crate) struct Device {
     /// Compute capability 9.0: kernels for that architecture alone are there.
     pub(crate) hopper: bool,
     failure: RefCell<Option<CudaError>>,
+    /// The device's default one.
+    pool: sys::CUmemoryPool,
     context: Context,
 }
 
@@ -159,6 +161,7 @@ impl Device {
             shared,
             hopper,
             failure: RefCell::new(None),
+            pool,
             context,
         })
     }
@@ -166,6 +169,11 @@ impl Device {
     /// Whether a block may have so much dynamic shared memory.
     pub(crate) fn has_shared(&self, bytes: u32) -> bool {
         bytes + STATIC <= self.shared
+    }
+
+    /// Blocks with so much dynamic shared memory that a multiprocessor runs at once, `most` at most: it has hardly more than one block may have.
+    pub(crate) fn blocks(&self, bytes: u32, most: usize) -> usize {
+        ((self.shared / bytes.max(1)) as usize).clamp(1, most)
     }
 
     /// The stream, its context made current: another device's backend, or a library beside this one, may have made another current.
@@ -190,6 +198,51 @@ impl Device {
     /// The first failure. It stays: what was made after it means nothing, and there is no telling what of it is still held.
     pub(crate) fn status(&self) -> Result<(), CudaError> {
         self.failure.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// What is enqueued from now on waits for the work that a stream of the caller's holds.
+    pub(crate) fn after(&self, stream: u64) {
+        self.order(stream as sys::CUstream, self.raw());
+    }
+
+    /// A stream of the caller's waits for all work so far.
+    pub(crate) fn before(&self, stream: u64) {
+        self.order(self.raw(), stream as sys::CUstream);
+    }
+
+    fn order(&self, first: sys::CUstream, then: sys::CUstream) {
+        let mut event = ptr::null_mut();
+        let flags = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32;
+        // SAFETY: `event` may be written; both streams live, those of callers by their promise. A destroyed event that is waited for goes when that is over.
+        unsafe {
+            self.note("making an event", sys::cuEventCreate(&mut event, flags));
+            if !event.is_null() {
+                self.note("recording an event", sys::cuEventRecord(event, first));
+                self.note("waiting for an event", sys::cuStreamWaitEvent(then, event, 0));
+                sys::cuEventDestroy_v2(event);
+            }
+        }
+    }
+
+    /// Most bytes in use of the memory pool since the last reset.
+    pub(crate) fn peak(&self, reset: bool) -> Result<u64, CudaError> {
+        let (mut bytes, mut zero) = (0u64, 0u64);
+        let what = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        self.synchronise()?;
+        // SAFETY: the attribute is a u64; setting it to 0 resets it.
+        unsafe {
+            check(
+                "reading the memory pool",
+                sys::cuMemPoolGetAttribute(self.pool, what, (&raw mut bytes).cast()),
+            )?;
+            if reset {
+                check(
+                    "resetting the memory pool",
+                    sys::cuMemPoolSetAttribute(self.pool, what, (&raw mut zero).cast()),
+                )?;
+            }
+        }
+        Ok(bytes)
     }
 
     /// Waits for all work.

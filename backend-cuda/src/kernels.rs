@@ -34,9 +34,19 @@ kernels! {
     SILU = "silu", 0;
     POWER = "power", 0;
     TOKEN_SCALE = "token_scale", 0;
-    PRICE = "price", 0;
+    PRICE_BF16 = "price_bf16", 0;
+    PRICE_F16 = "price_f16", 0;
+    PRICE_E4M3 = "price_e4m3", 66560;
+    PRICE_E5M2 = "price_e5m2", 93440;
     ENCODE = "encode", 0;
-    DECODE = "decode", 0;
+    DECODE_BF16 = "decode_bf16", 0;
+    DECODE_F16 = "decode_f16", 0;
+    DECODE_E4M3 = "decode_e4m3", 66560;
+    DECODE_E5M2 = "decode_e5m2", 93440;
+    HASH = "hash", 0;
+    GATHER = "gather", 0;
+    SCATTER = "scatter", 0;
+    PACK = "pack", 0;
     OBSERVE = "observe", 0;
     LEARN_64 = "learn_64", 0;
     LEARN_128 = "learn_128", 0;
@@ -66,7 +76,7 @@ kernels! {
 type Module = (&'static str, &'static [&'static Kernel]);
 
 /// For every card.
-pub(crate) static MODULES: [Module; 6] = [
+pub(crate) static MODULES: [Module; 9] = [
     (
         include_str!("../ptx/rows.ptx"),
         &[&RMS, &REPEAT, &LOOKUP, &HEAD_NORM, &ROPE, &COLUMNS, &ADD, &PUT, &SILU, &POWER, &TOKEN_SCALE],
@@ -74,8 +84,21 @@ pub(crate) static MODULES: [Module; 6] = [
     (include_str!("../ptx/quantise.ptx"), &[&QUANTISE, &ACTIVATE, &HEADS_64, &HEADS_128, &HEADS_256]),
     (
         include_str!("../ptx/coder.ptx"),
-        &[&PRICE, &ENCODE, &DECODE, &OBSERVE, &LEARN_64, &LEARN_128, &LEARN_256, &VALUES],
+        &[
+            &PRICE_BF16,
+            &PRICE_F16,
+            &PRICE_E4M3,
+            &PRICE_E5M2,
+            &ENCODE,
+            &DECODE_BF16,
+            &DECODE_F16,
+            &DECODE_E4M3,
+            &DECODE_E5M2,
+        ],
     ),
+    (include_str!("../ptx/observe.ptx"), &[&OBSERVE, &LEARN_64, &LEARN_128, &LEARN_256, &VALUES]),
+    (include_str!("../ptx/hash.ptx"), &[&HASH]),
+    (include_str!("../ptx/layout.ptx"), &[&GATHER, &SCATTER, &PACK]),
     (
         include_str!("../ptx/gemm.ptx"),
         &[&GEMM_11, &GEMM_12, &GEMM_21, &GEMM_22, &GEMM_SMALL_11, &GEMM_SMALL_12, &GEMM_SMALL_21],
@@ -291,10 +314,12 @@ pub(crate) struct Pricing {
     pub(crate) token: u64,
     pub(crate) channel: u64,
     pub(crate) shape: u64,
-    pub(crate) unit_recip: i64,
+    pub(crate) grid: u64,
     pub(crate) format: Format,
     pub(crate) exponent: i32,
     pub(crate) cols: u32,
+    pub(crate) escape: u32,
+    pub(crate) unit_recip: i32,
 }
 
 #[repr(C)]
@@ -306,6 +331,9 @@ pub(crate) struct Price {
     pub(crate) bad: u64,
     pub(crate) log2: u64,
     pub(crate) rows: u64,
+    pub(crate) chunks: u32,
+    pub(crate) pieces: u32,
+    pub(crate) piece: u32,
 }
 
 #[repr(C)]
@@ -352,6 +380,22 @@ pub(crate) struct Decode {
     pub(crate) chunks: u64,
     pub(crate) modes: u64,
     pub(crate) plane: u32,
+    pub(crate) count: u32,
+    pub(crate) warps: u32,
+}
+
+/// Planes of one launch.
+pub(crate) const HASHED: usize = 64;
+
+#[repr(C)]
+pub(crate) struct Hash {
+    pub(crate) codes: [u64; HASHED],
+    pub(crate) cols: [u32; HASHED],
+    pub(crate) rows: u64,
+    pub(crate) out: u64,
+    pub(crate) planes: u32,
+    pub(crate) chunks: u32,
+    pub(crate) width: u32,
 }
 
 #[repr(C)]
@@ -380,37 +424,44 @@ pub(crate) struct Learn {
     pub(crate) inverse: u32,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Strided {
+    pub(crate) base: u64,
+    pub(crate) pages: u64,
+    pub(crate) page_stride: u64,
+    pub(crate) token_stride: u64,
+    pub(crate) head_stride: u64,
+    pub(crate) page_tokens: u32,
+    pub(crate) width: u32,
+}
+
 // As the kernels' own sources assert.
 const _: () = {
     assert!(size_of::<RawDigits>() == 48 && size_of::<Quantise>() == 120 && size_of::<Heads>() == 120);
     assert!(
         size_of::<Term>() == 48
             && size_of::<Regress>() == 56 + 48 * TERMS
-            && size_of::<Learn>() == 208
+            && size_of::<Learn>() == 216
             && size_of::<Rope>() == 64
             && size_of::<TokenScale>() == 808
     );
     assert!(size_of::<Gemm>() == 104 && size_of::<Attention>() == 176);
-    assert!(size_of::<Price>() == 112 && size_of::<EncodeChunk>() == 184 && size_of::<PlaneSymbols>() == 24);
-    assert!(size_of::<DecodeChunk>() == 192 && size_of::<Decode>() == 96 && size_of::<Observe>() == 128);
+    assert!(size_of::<Price>() == 136 && size_of::<EncodeChunk>() == 184 && size_of::<PlaneSymbols>() == 24);
+    assert!(size_of::<Hash>() == 800 && size_of::<Strided>() == 48);
+    assert!(size_of::<DecodeChunk>() == 192 && size_of::<Decode>() == 112 && size_of::<Observe>() == 136);
 };
 
 #[cfg(test)]
 mod tests {
-    use speckv_predictor::core::limits::{INV, MANT};
-
-    /// The numbers of an array in a kernel's source.
-    fn array(name: &str) -> Vec<i64> {
-        let source = include_str!("../kernels/coder.cu");
-        let at = source.find(&format!("i32 {name}[16] = {{")).expect("the array");
-        let (_, rest) = source[at..].split_once("= {").expect("its start");
-        let (numbers, _) = rest.split_once('}').expect("its end");
-        numbers.split(',').map(|n| n.trim().parse().expect("a number")).collect()
-    }
+    use speckv_predictor::core::limits::INV;
 
     #[test]
     fn the_kernels_mantissas_are_those_of_the_format() {
-        assert_eq!(array("MANT"), MANT.map(i64::from));
-        assert_eq!(array("INV"), INV.map(i64::from));
+        let (_, rest) =
+            include_str!("../kernels/observe.cu").split_once("i32 INV[16] = {").expect("the array");
+        let (numbers, _) = rest.split_once('}').expect("its end");
+        let found: Vec<i32> = numbers.split(',').map(|n| n.trim().parse().expect("a number")).collect();
+        assert_eq!(found, INV);
     }
 }

@@ -20,6 +20,8 @@ mod driver;
 #[cfg(feature = "cuda")]
 mod error;
 #[cfg(feature = "cuda")]
+mod hashing;
+#[cfg(feature = "cuda")]
 mod kernels;
 #[cfg(feature = "cuda")]
 mod product;
@@ -27,6 +29,10 @@ mod product;
 mod quantise;
 #[cfg(feature = "cuda")]
 mod regress;
+#[cfg(feature = "cuda")]
+mod resident;
+#[cfg(feature = "cuda")]
+mod tables;
 
 #[cfg(feature = "cuda")]
 pub use backend::CudaBackend;
@@ -36,3 +42,5 @@ pub use buffer::{Codes, Ints, Matrix, Rows, Scales};
 pub use coding::{Decoder, Encoder};
 #[cfg(feature = "cuda")]
 pub use error::CudaError;
+#[cfg(feature = "cuda")]
+pub use resident::{DeviceBytes, Packed, Pages, Resident, Strided};

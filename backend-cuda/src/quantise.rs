@@ -220,10 +220,10 @@ impl CudaBackend {
         value: u64,
         innovation: u64,
         energy: &Ints,
-    ) -> ([Rc<Buffer>; 2], kernels::Observe) {
+    ) -> (Rc<Buffer>, kernels::Observe) {
         let Seen { pricing, mu, token, codes } = seen;
         assert!(codes.count == mu.rows * mu.cols && token.rows == mu.rows, "a code a mean, a scale a row");
-        let (tables, p) = coding::pricing(self, pricing, mu, token);
+        let (channel, p) = coding::pricing(self, pricing, mu, token);
         let p = kernels::Observe {
             p,
             codes: codes.buffer.at,
@@ -237,7 +237,7 @@ impl CudaBackend {
             exponent: pricing.exponent,
             rows: mu.rows as u32,
         };
-        (tables, p)
+        (channel, p)
     }
 
     pub(crate) fn learnt(&self, seen: &Seen<'_, Self>, keep: Option<Keep<'_, Ints>>) -> (Ints, Option<Rows>) {

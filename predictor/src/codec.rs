@@ -29,8 +29,8 @@ pub fn run_tokens(geometry: Geometry, chunk: usize) -> usize {
     chunk * (most / chunk).max(1)
 }
 
-/// A cache to compress.
-pub struct CacheView<'c> {
+/// A cache to compress, its codes in host memory or (`C` = [`Backend::Codes`]) where the backend has them.
+pub struct CacheView<'c, C = Vec<u16>> {
     /// Format of its elements.
     pub format: ElementFormat,
     /// Layers, heads, columns.
@@ -42,7 +42,7 @@ pub struct CacheView<'c> {
     /// One id a token, if known.
     pub ids: Option<&'c [u32]>,
     /// Codes of tokens of a plane, `[tokens, head_dim]`.
-    pub codes: &'c dyn Fn(usize, Part, usize, Range<usize>) -> Vec<u16>,
+    pub codes: &'c dyn Fn(usize, Part, usize, Range<usize>) -> C,
 }
 
 /// How to compress.
@@ -93,6 +93,27 @@ pub fn compress<B: Backend>(
     options: Options,
     progress: Progress<'_>,
 ) -> Result<Vec<u8>, Error> {
+    let codes =
+        |layer, part, head, tokens: Range<usize>| b.upload_codes((cache.codes)(layer, part, head, tokens));
+    let view = CacheView {
+        format: cache.format,
+        geometry: cache.geometry,
+        tokens: cache.tokens,
+        scales: cache.scales.clone(),
+        ids: cache.ids,
+        codes: &codes,
+    };
+    compress_codes(b, mode, &view, options, progress)
+}
+
+/// [`compress`] of a cache whose codes the backend has.
+pub fn compress_codes<B: Backend>(
+    b: &B,
+    mode: &LoadedMode<'_, B>,
+    cache: &CacheView<'_, B::Codes>,
+    options: Options,
+    progress: Progress<'_>,
+) -> Result<Vec<u8>, Error> {
     compress_runs(
         b,
         mode,
@@ -103,11 +124,11 @@ pub fn compress<B: Backend>(
     )
 }
 
-/// [`compress`] in runs of `run` tokens, a multiple of the chunk length.
+/// [`compress_codes`] in runs of `run` tokens, a multiple of the chunk length.
 fn compress_runs<B: Backend>(
     b: &B,
     mode: &LoadedMode<'_, B>,
-    cache: &CacheView<'_>,
+    cache: &CacheView<'_, B::Codes>,
     options: Options,
     run: usize,
     progress: Progress<'_>,
@@ -175,7 +196,7 @@ fn compress_runs<B: Backend>(
     header.check()?;
     let chunk = options.chunk_tokens as usize;
     let mut session = mode.session(b, cache.format, &cache.scales)?;
-    start_at(b, &mut session, options.from, run, Some(cache.codes))?;
+    start_at(&mut session, options.from, run, Some(cache.codes))?;
     let mut chunks = Vec::new();
     for start in (options.from..cache.tokens).step_by(run) {
         let end = (start + run).min(cache.tokens);
@@ -189,7 +210,7 @@ fn compress_runs<B: Backend>(
         let mut encoder = b.encoder(encoders.collect());
         let mut planes = Encode::<B, _> {
             encoder: &mut encoder,
-            codes: |layer, part, head| b.upload_codes((cache.codes)(layer, part, head, start..end)),
+            codes: |layer, part, head| (cache.codes)(layer, part, head, start..end),
         };
         let run_ids = if ids.is_empty() { ids } else { &ids[start..end] };
         session.run(end - start, run_ids, &mut planes, progress)?;
@@ -200,19 +221,17 @@ fn compress_runs<B: Backend>(
 
 /// Comes to token `first`: what must be known of the tokens before it is learnt from their codes, a run at a time.
 fn start_at<B: Backend>(
-    b: &B,
     session: &mut Session<'_, B>,
     first: usize,
     run: usize,
-    codes: Option<Prefix<'_>>,
+    codes: Option<Prefix<'_, B::Codes>>,
 ) -> Result<(), Error> {
     let Some(codes) = codes.filter(|_| session.before() == Before::Truth) else {
         return session.pass(first);
     };
     for start in (0..first).step_by(run) {
         let end = (start + run).min(first);
-        session
-            .skip(end - start, |layer, part, head| b.upload_codes(codes(layer, part, head, start..end)))?;
+        session.skip(end - start, |layer, part, head| codes(layer, part, head, start..end))?;
     }
     Ok(())
 }
@@ -220,15 +239,52 @@ fn start_at<B: Backend>(
 /// Takes restored codes: layer, part, head, first token, `[tokens, head_dim]`.
 pub type Sink<'a> = &'a mut dyn FnMut(usize, Part, usize, usize, &[u16]);
 /// Supplies the true codes of earlier tokens: layer, part, head, tokens.
-pub type Prefix<'a> = &'a dyn Fn(usize, Part, usize, Range<usize>) -> Vec<u16>;
+pub type Prefix<'a, C = Vec<u16>> = &'a dyn Fn(usize, Part, usize, Range<usize>) -> C;
 
 /// What a decoder may be told besides the stream.
-#[derive(Default)]
-pub struct Known<'a> {
+pub struct Known<'a, C = Vec<u16>> {
     /// Token ids, if the stream does not carry them.
     pub ids: Option<&'a [u32]>,
     /// The true codes of the tokens before a stream that does not start at token 0.
-    pub prefix: Option<Prefix<'a>>,
+    pub prefix: Option<Prefix<'a, C>>,
+}
+
+impl<C> Default for Known<'_, C> {
+    fn default() -> Self {
+        Known { ids: None, prefix: None }
+    }
+}
+
+/// Takes restored planes as the backend has them.
+pub trait Restore<B: Backend> {
+    /// The codes of a plane (layer, part, head), `[tokens, head_dim]`, from token `first` of the stream on.
+    fn plane(&mut self, b: &B, at: (usize, Part, usize), first: usize, codes: B::Codes);
+    /// A run of tokens is over, but not yet found good.
+    fn end_run(&mut self, _b: &B) {}
+}
+
+/// Brings planes to the host, a layer at a time: asking a device waits for its work.
+struct ToHost<'a, B: Backend> {
+    sink: Sink<'a>,
+    waiting: Vec<Waiting<B::Codes>>,
+}
+
+/// A plane (layer, part, head), its first token, its codes.
+type Waiting<C> = ((usize, Part, usize), usize, C);
+
+impl<B: Backend> Restore<B> for ToHost<'_, B> {
+    fn plane(&mut self, b: &B, at: (usize, Part, usize), first: usize, codes: B::Codes) {
+        if self.waiting.last().is_some_and(|((layer, ..), ..)| *layer != at.0) {
+            self.end_run(b);
+        }
+        self.waiting.push((at, first, codes));
+    }
+
+    fn end_run(&mut self, b: &B) {
+        for ((layer, part, head), first, codes) in self.waiting.drain(..) {
+            (self.sink)(layer, part, head, first, &b.download_codes(&codes));
+        }
+    }
 }
 
 /// Most bytes that [`decompress`] holds with [`Portable`](crate::portable::Portable), beside the loaded mode, the stream and what the sink keeps: for every token
@@ -257,19 +313,35 @@ pub fn decompress<B: Backend>(
     sink: Sink<'_>,
     progress: Progress<'_>,
 ) -> Result<Vec<u32>, Error> {
-    let header = stream.header();
-    let run = run_tokens(header.geometry, header.chunk_tokens as usize);
-    decompress_runs(b, mode, stream, known, run, sink, progress)
+    let prefix = known.prefix.map(|codes| {
+        move |layer, part, head, tokens: Range<usize>| b.upload_codes(codes(layer, part, head, tokens))
+    });
+    let known = Known { ids: known.ids, prefix: prefix.as_ref().map(|codes| codes as Prefix<'_, B::Codes>) };
+    decompress_codes(b, mode, stream, known, &mut ToHost { sink, waiting: Vec::new() }, progress)
 }
 
-/// [`decompress`] in runs of `run` tokens, a multiple of the chunk length.
+/// [`decompress`] to where the backend has codes.
+pub fn decompress_codes<B: Backend>(
+    b: &B,
+    mode: &LoadedMode<'_, B>,
+    stream: &Stream<'_>,
+    known: Known<'_, B::Codes>,
+    restore: &mut impl Restore<B>,
+    progress: Progress<'_>,
+) -> Result<Vec<u32>, Error> {
+    let header = stream.header();
+    let run = run_tokens(header.geometry, header.chunk_tokens as usize);
+    decompress_runs(b, mode, stream, known, run, restore, progress)
+}
+
+/// [`decompress_codes`] in runs of `run` tokens, a multiple of the chunk length.
 fn decompress_runs<B: Backend>(
     b: &B,
     mode: &LoadedMode<'_, B>,
     stream: &Stream<'_>,
-    known: Known<'_>,
+    known: Known<'_, B::Codes>,
     run: usize,
-    sink: Sink<'_>,
+    restore: &mut impl Restore<B>,
     progress: Progress<'_>,
 ) -> Result<Vec<u32>, Error> {
     let header = stream.header();
@@ -292,7 +364,7 @@ fn decompress_runs<B: Backend>(
     };
     let (first, tokens) = (place(header.first_token)?, place(header.tokens)?);
     let mut session = mode.session(b, header.format, &header.scales)?;
-    start_at(b, &mut session, first, run, known.prefix)?;
+    start_at(&mut session, first, run, known.prefix)?;
     let chunk = header.chunk_tokens as usize;
     let mut all_ids = Vec::new();
     for start in (0..tokens).step_by(run) {
@@ -324,13 +396,10 @@ fn decompress_runs<B: Backend>(
             };
         }
         let mut decoder = b.decoder(decoders);
-        let mut planes = Decode::<B, _> {
-            decoder: &mut decoder,
-            sink: |layer, part, head, codes: &[u16]| sink(layer, part, head, start, codes),
-            waiting: Vec::new(),
-        };
+        let mut planes =
+            Decode::<B, _> { decoder: &mut decoder, sink: |at, codes| restore.plane(b, at, start, codes) };
         session.run(end - start, &ids, &mut planes, progress)?;
-        planes.flush(b);
+        restore.end_run(b);
         let checksums: Vec<u64> = refs.iter().map(|chunk| chunk.values_checksum).collect();
         b.finish_decoders(decoder, &checksums)?;
         all_ids.extend(ids);
@@ -426,7 +495,8 @@ mod tests {
                         seen += found.len();
                     };
                     let known = Known { ids: None, prefix: Some(&codes) };
-                    decompress_runs(&b, &mode, &stream, known, run, &mut sink, &mut |_, _| {}).unwrap();
+                    let mut host = ToHost { sink: &mut sink, waiting: Vec::new() };
+                    decompress_runs(&b, &mode, &stream, known, run, &mut host, &mut |_, _| {}).unwrap();
                     assert_eq!(seen, (tokens - from) * hd * planes.len());
                 }
             }

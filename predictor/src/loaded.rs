@@ -115,6 +115,12 @@ impl<'a, B: Backend> LoadedMode<'a, B> {
         (kv * (2 + about.depth) + embedded + inner + 6 * d.kv_heads, net.is_some())
     }
 
+    /// For each token of a run, the columns that a layer of the predictor works on; for each token of all, the scalars that it keeps to attend to.
+    pub fn working_columns(&self) -> (usize, usize) {
+        let ((columns, attends), g) = (self.columns(), self.file.description.geometry());
+        (columns, if attends { g.planes() * g.head_dim } else { 0 })
+    }
+
     /// Whether the predictor needs token ids.
     pub fn needs_ids(&self) -> bool {
         self.about().ids

@@ -56,38 +56,24 @@ impl<B: Backend, F: FnMut(usize, Part, usize) -> B::Codes> Planes<B> for Encode<
 pub struct Decode<'a, 's, B: Backend + 's, F> {
     /// The run's chunks.
     pub decoder: &'a mut B::Decoder<'s>,
-    /// Takes the codes of a plane over the run.
+    /// Takes the codes of a plane over the run when the predictor has learnt them.
     pub sink: F,
-    /// Planes of the layer that have not been handed over: a device is asked for codes once a layer, since asking waits for its work.
-    pub waiting: Vec<((usize, Part, usize), B::Codes)>,
 }
 
-impl<B: Backend, F: FnMut(usize, Part, usize, &[u16])> Decode<'_, '_, B, F> {
-    /// Hands over what is waiting. To be called after the run.
-    pub fn flush(&mut self, b: &B) {
-        for ((layer, part, head), codes) in self.waiting.drain(..) {
-            (self.sink)(layer, part, head, &b.download_codes(&codes));
-        }
-    }
-}
-
-impl<B: Backend, F: FnMut(usize, Part, usize, &[u16])> Planes<B> for Decode<'_, '_, B, F> {
+impl<B: Backend, F: FnMut((usize, Part, usize), B::Codes)> Planes<B> for Decode<'_, '_, B, F> {
     fn plane(
         &mut self,
         b: &B,
-        (layer, ..): (usize, Part, usize),
+        _at: (usize, Part, usize),
         pricing: &Pricing,
         mu: &B::Ints,
         token: &B::Ints,
     ) -> Result<B::Codes, Error> {
-        if self.waiting.last().is_some_and(|((last, ..), _)| *last != layer) {
-            self.flush(b);
-        }
         b.decode_plane(pricing, mu, token, self.decoder)
     }
 
     fn learnt(&mut self, _b: &B, at: (usize, Part, usize), codes: B::Codes) {
-        self.waiting.push((at, codes));
+        (self.sink)(at, codes);
     }
 }
 
