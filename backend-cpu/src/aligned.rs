@@ -2,13 +2,19 @@
 
 use std::ops::{Deref, DerefMut};
 
-/// A fixed number of elements, the first at the beginning of a cache line.
+/// A number of elements, the first at the beginning of a cache line.
 #[derive(Debug)]
 pub(crate) struct Aligned<T> {
     buffer: Vec<T>,
     /// Where they begin; the buffer is never moved.
     at: usize,
     len: usize,
+}
+
+impl<T> Default for Aligned<T> {
+    fn default() -> Self {
+        Aligned { buffer: Vec::new(), at: 0, len: 0 }
+    }
 }
 
 impl<T: Copy> Aligned<T> {
@@ -19,6 +25,18 @@ impl<T: Copy> Aligned<T> {
         let at = buffer.as_ptr().align_offset(64);
         assert!(at <= spare, "elements whose size divides a cache line");
         Aligned { buffer, at, len }
+    }
+}
+
+impl<T: Copy + Default> Aligned<T> {
+    /// Room for `len` elements, whatever they are: all of it if there is more.
+    pub(crate) fn room(&mut self, len: usize) -> &mut [T] {
+        if self.len < len {
+            // Not beside the old ones.
+            *self = Aligned::default();
+            *self = Aligned::new(T::default(), len);
+        }
+        &mut self[..len]
     }
 }
 
@@ -48,5 +66,15 @@ mod tests {
             assert_eq!((bytes.len(), words.len()), (len, len));
             assert!(bytes.iter().all(|v| *v == 3) && words.iter().all(|v| *v == 5));
         }
+    }
+
+    #[test]
+    fn room_grows_and_is_kept() {
+        let mut buffer = Aligned::default();
+        assert_eq!(buffer.room(0), &[0i16; 0]);
+        buffer.room(100).fill(7);
+        assert_eq!(buffer.room(40), [7; 40]);
+        assert_eq!(buffer.room(101), [0; 101]);
+        assert!(buffer.as_ptr().addr().is_multiple_of(64));
     }
 }

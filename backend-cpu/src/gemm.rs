@@ -1,173 +1,29 @@
-//! Integer matrix products: packing, tiles, threads.
+//! Integer matrix products: weights, blocks of rows, threads.
 //!
-//! Every operand is one or two planes of int8 digits (`q = 256 high + low`, `low` in -128..=127, `high` in -127..=127), and kernels see digits
-//! only. Products of equal weight share a 32-bit accumulator, which holds their exact sum up to [`MAX_INPUTS`] inputs; additions wrap, so
-//! what partial sums are reached on the way (above all by offset digits) does not matter.
-//!
-//! Weights lie in panels of [`Kernel::LINES`] x 16 outputs, a line being 16 outputs x a few consecutive inputs (one 512-bit register).
+//! A task is a block of rows: it brings its rows to digits, multiplies them with panel after panel while they lie in the second-level cache, and
+//! rounds each panel's products into place. So quantisation before a product, and all of an MLP, need no memory between their steps but a
+//! thread's own.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
-use speckv_predictor::backend::Store;
+use speckv_predictor::backend::{Mlp, Quantise, Store};
 use speckv_predictor::data::{Digits, Ints, MAX_INPUTS, Rows, Weights};
 use speckv_predictor::error::Error;
 use speckv_predictor::fixed::Scale;
-use speckv_predictor::portable::gemm::row_scale;
 
 use crate::aligned::Aligned;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::kernel::Line8;
-use crate::kernel::{Kernel, Left, Line, Line16, digit};
-use crate::vector::{Columns, NEVER, Vector};
+use crate::kernel::{Kernel, Left, Line, Line16};
+use crate::local::{self, Local};
+use crate::panels::{Panels, Plane, spread};
+use crate::vector::{Columns, NEVER, Special, Steps, Vector};
 
-// The fullest accumulator is that of weight 256, which takes two products of a low and a high digit: `2 * 128 * 127 * 2^16 < 2^31`.
-const _: () = assert!(2 * 128 * 127 * (MAX_INPUTS as u64) < 1 << 31);
-/// Rows whose digits are at hand at once: bounds the memory of long prompts.
-const SLAB: usize = 4096;
-
-/// Weights in panels: for each panel, for each digit, lines by input.
-#[derive(Clone, Debug)]
-pub(crate) struct Panels<L> {
-    lines: Vec<L>,
-    /// Lines of a panel's row: panels of one path do not fit another.
-    width: usize,
-    /// Line rows of a panel and digit.
-    groups: usize,
-    digits: Digits,
-    /// Minus the left operand's offset times the sum of each output's digits; `[panel][digit][NR]`.
-    start: Vec<i32>,
-}
-
-impl<L: Line> Panels<L> {
-    /// Packs `outputs x inputs` values, value `(o, i)` being `at(o, i)`, read with neighbouring outputs in turn if `by_input`, else
-    /// neighbouring inputs.
-    pub(crate) fn new<K: Kernel<Line = L>>(
-        outputs: usize,
-        inputs: usize,
-        digits: Digits,
-        by_input: bool,
-        at: impl Fn(usize, usize) -> i16 + Sync,
-    ) -> Panels<L> {
-        let groups = inputs.next_multiple_of(K::STEP) / L::INPUTS;
-        let panels = outputs.div_ceil(K::NR);
-        let per = groups * K::LINES;
-        let mut lines = vec![L::ZERO; panels * digits.count() * per];
-        let mut start = vec![0i32; panels * digits.count() * K::NR];
-        let depth = K::STEP / L::INPUTS;
-        let fill = |index: usize, lines: &mut [L], start: &mut [i32]| {
-            let (panel, d) = (index / digits.count(), index % digits.count());
-            let real = K::NR.min(outputs - panel * K::NR);
-            let mut put = |o: usize, i: usize| {
-                let q = digit(at(panel * K::NR + o, i), digits, d);
-                start[o] = start[o].wrapping_add(q as i32 * -K::OFFSET);
-                let (step, row) = (i / K::STEP, i % K::STEP / L::INPUTS);
-                lines[(step * K::LINES + o / 16) * depth + row].set(o % 16, i % L::INPUTS, q);
-            };
-            if by_input {
-                (0..inputs).for_each(|i| (0..real).for_each(|o| put(o, i)));
-            } else {
-                (0..real).for_each(|o| (0..inputs).for_each(|i| put(o, i)));
-            }
-        };
-        if per > 0 {
-            let jobs = lines.par_chunks_mut(per).zip(start.par_chunks_mut(K::NR)).enumerate();
-            jobs.for_each(|(index, (lines, start))| fill(index, lines, start));
-        }
-        Panels { lines, width: K::LINES, groups, digits, start }
-    }
-
-    /// Inputs, padded to whole steps of the kernel.
-    pub(crate) fn padded(&self) -> usize {
-        self.groups * L::INPUTS
-    }
-
-    /// Digits of the weights.
-    pub(crate) fn digits(&self) -> Digits {
-        self.digits
-    }
-
-    /// The lines of some inputs (whole lines) of a panel.
-    pub(crate) fn inputs(&self, panel: usize, d: usize, inputs: Range<usize>) -> &[L] {
-        &self.panel(panel, d)[inputs.start * self.width / L::INPUTS..inputs.end * self.width / L::INPUTS]
-    }
-
-    fn panel(&self, panel: usize, d: usize) -> &[L] {
-        let per = self.groups * self.width;
-        &self.lines[(panel * self.digits.count() + d) * per..][..per]
-    }
-
-    /// Exact products of rows with one panel, rounded to 32 bits by `shift`; they are left in the first `rows * NR` of `acc`.
-    ///
-    /// `rows` is padded to a multiple of [`Kernel::ROWS`], of which `left` has all and `acc` room for three times NR each.
-    pub(crate) fn products<K: Kernel<Line = L> + Vector>(
-        &self,
-        kernel: K,
-        left: &[Plane<'_, K::A>],
-        rows: usize,
-        panel: usize,
-        shift: u32,
-        acc: &mut [i32],
-    ) {
-        assert_eq!(self.width, K::LINES, "weights were packed for another path");
-        let rows = rows.next_multiple_of(K::ROWS);
-        let (size, orders) = (rows * K::NR, left.len() + self.digits.count() - 1);
-        let acc = &mut acc[..orders * size];
-        for (d, left) in left.iter().enumerate() {
-            for w in 0..self.digits.count() {
-                let acc = &mut acc[(d + w) * size..][..size];
-                let lines = &self.panel(panel, w)[..left.inputs / L::INPUTS * self.width];
-                let whole = left.inputs == self.padded();
-                let start = &self.start[(panel * self.digits.count() + w) * K::NR..][..K::NR];
-                let first = d == 0 || w + 1 == self.digits.count();
-                if first && K::OFFSET != 0 && whole {
-                    acc.chunks_exact_mut(K::NR).for_each(|row| row.copy_from_slice(start));
-                } else if first {
-                    acc.fill(0);
-                }
-                if K::OFFSET != 0 && whole {
-                    if !first {
-                        add_to_rows(acc, start);
-                    }
-                } else if K::OFFSET != 0 {
-                    let mut start = vec![0; K::NR];
-                    kernel.tile(&vec![K::A::from_digit(0); left.inputs], left.inputs, 1, lines, &mut start);
-                    start.iter_mut().for_each(|s| *s = s.wrapping_neg());
-                    add_to_rows(acc, &start);
-                }
-                kernel.tiles(left.digits, left.stride, rows, lines, acc);
-            }
-        }
-        let (low, rest) = acc.split_at_mut(size);
-        let (middle, high) = rest.split_at(size.min(rest.len()));
-        kernel.combine(low, middle, high, shift);
-    }
-}
-
-/// Adds the same values to each row.
-fn add_to_rows(acc: &mut [i32], start: &[i32]) {
-    for row in acc.chunks_exact_mut(start.len()) {
-        row.iter_mut().zip(start).for_each(|(a, s)| *a = a.wrapping_add(*s));
-    }
-}
-
-/// One digit of rows: of all columns, or of the leading ones.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Plane<'a, A> {
-    /// Rows of `stride` digits.
-    pub digits: &'a [A],
-    /// Elements from one row to the next.
-    pub stride: usize,
-    /// Columns, padded to whole steps of the kernel.
-    pub inputs: usize,
-}
-
-/// Elements from one packed row of `inputs` columns to the next. Those of long rows are an odd number of cache lines: at a power of two,
-/// the rows of a tile would share a few sets of the cache.
-fn spread<A>(inputs: usize) -> usize {
-    let line = 64 / size_of::<A>();
-    if inputs < 4 * line { inputs } else { inputs.next_multiple_of(line) | line }
-}
+/// Columns of gate and up that are at hand at once.
+const CHUNK: usize = 256;
+/// The input of down, of a block of rows, should stay in the second-level cache.
+const ACT_BYTES: usize = 768 << 10;
 
 /// Scales of columns as numbers, padded to whole panels.
 #[derive(Clone, Debug)]
@@ -280,7 +136,8 @@ pub(crate) fn load<K: Kernel<Line: PackedLine>>(_: K, w: Weights) -> Result<Matr
     if let Some(v) = w.values.par_iter().find_any(|v| (**v as i32).abs() > levels) {
         return Err(Error::Backend(format!("a weight of {v} where {levels} is the largest")));
     }
-    let panels = Panels::new::<K>(w.out, w.inp, w.digits, false, |o, i| w.values[o * w.inp + i]);
+    let row = |o: usize| &w.values[o * w.inp..(o + 1) * w.inp];
+    let panels = Panels::of_outputs::<K>(w.out, w.inp, w.digits, row);
     Ok(Matrix {
         panels: K::Line::pack(panels),
         scales: Scales::new(w.scales.iter().copied(), w.bias.as_deref(), K::NR),
@@ -290,105 +147,280 @@ pub(crate) fn load<K: Kernel<Line: PackedLine>>(_: K, w: Weights) -> Result<Matr
     })
 }
 
+/// A left operand: rows as digits, or values that become such as the [`Quantise`] says, one scale a row.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    Rows(&'a Rows),
+    Values(&'a [i32], &'a Quantise),
+}
+
+impl Source<'_> {
+    /// Columns, digits of all, and leading columns that have two.
+    fn form(&self) -> (usize, Digits, usize) {
+        match self {
+            Source::Rows(a) => (a.cols, a.digits, a.wide),
+            Source::Values(_, how) => (how.group, how.digits, how.wide),
+        }
+    }
+
+    /// [`Rows::product_shift`].
+    fn product_shift(&self, w: Digits) -> u32 {
+        let (cols, digits, wide) = self.form();
+        let empty = Rows { rows: 0, cols, group: cols, digits, wide, values: Vec::new(), scales: Vec::new() };
+        empty.product_shift(w)
+    }
+}
+
+/// Columns of each plane of digits that a block of rows has, for a kernel.
+#[derive(Clone, Copy)]
+struct Planes {
+    inputs: [usize; 2],
+    count: usize,
+}
+
+impl Planes {
+    /// The second digit of rows with one is that of their wide columns. Zeros of the other columns among the last line's do no harm.
+    fn new<K: Kernel>(source: Source<'_>, padded: usize) -> Planes {
+        let (inputs, count) = match source.form() {
+            (_, Digits::Two, _) => ([padded; 2], 2),
+            (_, Digits::One, 0) => ([padded, 0], 1),
+            (_, Digits::One, wide) => ([padded, wide.next_multiple_of(K::STEP)], 2),
+        };
+        Planes { inputs, count }
+    }
+
+    /// Bytes of a row.
+    fn row_bytes<A>(&self) -> usize {
+        self.inputs.iter().sum::<usize>() * size_of::<A>()
+    }
+}
+
+/// Cuts rows into blocks of whole tiles, as large as caches allow and as many for each thread, and panels into runs if that is too few.
+/// Returns the first row of each block, the number of rows, and the number of runs.
+fn cut<K: Kernel>(rows: usize, most: usize, panels: usize) -> (Vec<usize>, usize) {
+    let (units, threads) = (rows.div_ceil(K::MR), rayon::current_num_threads());
+    let blocks = units.div_ceil((most / K::MR).max(1)).next_multiple_of(threads).min(units);
+    let bounds = (0..=blocks).map(|b| (b * units / blocks * K::MR).min(rows)).collect();
+    (bounds, (2 * threads).div_ceil(blocks).min(panels))
+}
+
+/// Rows of a block whose digits fit.
+fn most_rows<K: Kernel>(row_bytes: usize) -> usize {
+    (K::BLOCK_BYTES / row_bytes.max(1)).clamp(K::MR, K::BLOCK_ROWS)
+}
+
+/// Cuts `data` at the rows that [`cut`] gave.
+fn blocks<'a>(data: &'a mut [i32], cols: usize, bounds: &[usize]) -> Vec<(usize, &'a mut [i32])> {
+    let mut rest = data;
+    let next = |b: &[usize]| {
+        let (block, more) = std::mem::take(&mut rest).split_at_mut((b[1] - b[0]) * cols);
+        rest = more;
+        (b[0], block)
+    };
+    bounds.windows(2).map(next).collect()
+}
+
 /// `out[.., column..] (+)= a . w`.
-pub(crate) fn run<K: Kernel<Line: PackedLine> + Vector>(
+pub(crate) fn run<K: Kernel<Line: PackedLine> + Vector + Special>(
     kernel: K,
-    a: &Rows,
+    a: Source<'_>,
+    rows: usize,
     w: &Matrix,
     factor: Option<&[Scale]>,
     store: Store,
     out: &mut Ints,
 ) {
-    assert_eq!((a.cols, a.group), (w.inp, w.inp), "rows of one scale each, as long as the matrix has inputs");
-    assert!(a.rows <= out.rows && store.column + w.out <= out.cols, "the product does not fit its place");
-    if a.rows == 0 || w.out == 0 {
+    let (size, group) = match a {
+        Source::Rows(a) => (a.values.len(), a.group),
+        Source::Values(x, how) => (x.len(), how.group),
+    };
+    assert!(
+        size == rows * w.inp && group == w.inp,
+        "rows of one scale each, as long as the matrix has inputs"
+    );
+    assert!(rows <= out.rows && store.column + w.out <= out.cols, "the product does not fit its place");
+    if rows == 0 || w.out == 0 {
         return;
     }
-    let cols = out.cols;
-    for (slab, out) in out.data[..a.rows * cols].chunks_mut(SLAB * cols).enumerate() {
-        run_slab(kernel, a, slab * SLAB, w, factor, store, cols, out);
-    }
-}
-
-#[allow(clippy::too_many_arguments)]
-fn run_slab<K: Kernel<Line: PackedLine> + Vector>(
-    kernel: K,
-    a: &Rows,
-    first: usize,
-    w: &Matrix,
-    factor: Option<&[Scale]>,
-    store: Store,
-    cols: usize,
-    out: &mut [i32],
-) {
-    let panels = K::Line::of(w);
-    let shift = a.product_shift(w.digits);
-    let (rows, padded) = (out.len() / cols, panels.padded());
-    // The second digit of rows with one is that of their wide columns. Zeros of the other columns among the last line's do no harm.
-    let low = if a.wide > 0 { Digits::Two } else { a.digits };
-    let inputs = match (a.digits, a.wide) {
-        (Digits::Two, _) => vec![padded; 2],
-        (Digits::One, 0) => vec![padded],
-        (Digits::One, wide) => vec![padded, wide.next_multiple_of(K::STEP)],
-    };
-    let packed: Vec<Aligned<K::A>> = inputs
-        .iter()
-        .enumerate()
-        .map(|(d, inputs)| {
-            let stride = spread::<K::A>(*inputs);
-            let mut plane = Aligned::new(K::A::from_digit(0), rows.next_multiple_of(K::ROWS) * stride);
-            let real = plane[..rows * stride].par_chunks_exact_mut(stride).with_min_len(16);
-            real.enumerate().for_each(|(t, row)| {
-                kernel.pack(&a.values[(first + t) * a.cols..][..a.cols], low, d, row);
-            });
-            plane
-        })
-        .collect();
-
-    // Blocks of rows x runs of panels: enough of them for the threads, as large as caches allow.
-    let most = (K::BLOCK_BYTES / inputs.iter().sum::<usize>()).clamp(K::MR, K::BLOCK_ROWS) / K::MR * K::MR;
-    let blocks = rows.div_ceil(most);
-    let block = rows.div_ceil(blocks).next_multiple_of(K::MR);
-    let all = w.out.div_ceil(K::NR);
-    let runs = (4 * rayon::current_num_threads()).div_ceil(rows.div_ceil(block)).clamp(1, all);
+    let (panels, all) = (K::Line::of(w), w.out.div_ceil(K::NR));
+    let planes = Planes::new::<K>(a, panels.padded());
+    let (bounds, runs) = cut::<K>(rows, most_rows::<K>(planes.row_bytes::<K::A>()), all);
     let run = all.div_ceil(runs);
-
+    let (cols, columns) = (out.cols, store.column..store.column + w.out);
+    let jobs = blocks(&mut out.data[..rows * cols], cols, &bounds);
+    let task = |first: usize, panel: usize, mut out: Vec<&mut [i32]>| {
+        local::with(|local| {
+            let Local { left, words, scales, acc, spare, .. } = local;
+            let left = K::A::planes(left);
+            load_left(kernel, a, first..first + out.len(), planes, left, words, spare, scales);
+            if let Some(factor) = factor {
+                for (scale, factor) in scales.iter_mut().zip(&factor[first..]) {
+                    *scale = scale.times(*factor);
+                }
+            }
+            kernel.begin();
+            let panels = panel..all.min(panel + run);
+            multiply(
+                kernel,
+                left,
+                planes,
+                scales,
+                a.product_shift(w.digits),
+                w,
+                panels,
+                store.add,
+                acc,
+                &mut out,
+            );
+            kernel.end();
+        });
+    };
+    if runs == 1 {
+        jobs.into_par_iter().for_each(|(first, out)| {
+            task(first, 0, out.chunks_exact_mut(cols).map(|row| &mut row[columns.clone()]).collect());
+        });
+        return;
+    }
     let mut tasks = Vec::new();
-    for (b, rows) in out.chunks_mut(block * cols).enumerate() {
+    for (first, out) in jobs {
         let mut pieces: Vec<Vec<&mut [i32]>> = Vec::new();
         pieces.resize_with(all.div_ceil(run), Vec::new);
-        for row in rows.chunks_mut(cols) {
-            let row = &mut row[store.column..store.column + w.out];
-            for (pieces, piece) in pieces.iter_mut().zip(row.chunks_mut(run * K::NR)) {
+        for row in out.chunks_exact_mut(cols) {
+            for (pieces, piece) in pieces.iter_mut().zip(row[columns.clone()].chunks_mut(run * K::NR)) {
                 pieces.push(piece);
             }
         }
-        tasks.extend(pieces.into_iter().enumerate().map(|(r, pieces)| (b * block, r * run, pieces)));
+        tasks.extend(pieces.into_iter().enumerate().map(|(r, pieces)| (first, r * run, pieces)));
     }
-    tasks.into_par_iter().for_each(|(t, panel, mut out)| {
-        let mut acc = Aligned::new(0, 3 * K::PART.min(out.len()).next_multiple_of(K::ROWS) * K::NR);
-        let left = |r: usize| {
-            let planes = packed.iter().zip(&inputs).map(|(plane, inputs)| {
-                let stride = spread::<K::A>(*inputs);
-                Plane { digits: &plane[(t + r) * stride..], stride, inputs: *inputs }
-            });
-            planes.collect::<Vec<_>>()
-        };
-        let parts: Vec<_> = (0..out.len()).step_by(K::PART).map(left).collect();
-        let scale = |r| row_scale(a, first + t + r, factor).shifted(shift as i32);
-        let scales: Vec<Scale> = (0..out.len()).map(scale).collect();
-        kernel.begin();
-        for p in 0..out[0].len().div_ceil(K::NR) {
-            let columns = w.scales.from((panel + p) * K::NR);
-            for ((left, out), scales) in parts.iter().zip(out.chunks_mut(K::PART)).zip(scales.chunks(K::PART))
-            {
-                panels.products(kernel, left, out.len(), panel + p, shift, &mut acc);
-                for ((acc, out), row) in acc.chunks_exact(K::NR).zip(out).zip(scales) {
-                    let end = out.len().min((p + 1) * K::NR);
-                    kernel.finish(acc, *row, columns, store.add, &mut out[p * K::NR..end]);
+    tasks.into_par_iter().for_each(|(first, panel, out)| task(first, panel, out));
+}
+
+/// `hidden += down . act`, `act` = `silu(gate) * up` as digits, `gate | up = gate_up . hidden as digits`: an MLP, all of it for each block of rows.
+/// `None` if there are too few rows for all threads, or gate and up do not both begin with a panel.
+pub(crate) fn feed_forward<K: Kernel<Line: PackedLine> + Vector + Special>(
+    kernel: K,
+    logistic: &Steps<2048>,
+    hidden: &mut Ints,
+    mlp: &Mlp<'_, Matrix>,
+) -> Option<()> {
+    let Mlp { ffn, normed, gate_up, silu, act: how, down } = mlp;
+    let (ffn, silu, cols) = (*ffn, *silu, hidden.cols);
+    assert!(gate_up.inp == cols && normed.group == cols && gate_up.out == 2 * ffn, "an MLP of these rows");
+    assert!(down.inp == ffn && how.group == ffn && down.out == cols, "an MLP of these rows");
+    let threads = rayon::current_num_threads();
+    if !ffn.is_multiple_of(K::NR) || ffn == 0 || hidden.rows < threads * K::MR {
+        return None;
+    }
+    let planes = Planes::new::<K>(Source::Values(&[], normed), K::Line::of(gate_up).padded());
+    let act_planes = Planes::new::<K>(Source::Values(&[], how), K::Line::of(down).padded());
+    let bytes = planes.row_bytes::<K::A>().max(act_planes.row_bytes::<K::A>());
+    let most = (ACT_BYTES / (4 * ffn)).max(most_rows::<K>(bytes)).min(K::BLOCK_ROWS);
+    let (bounds, _) = cut::<K>(hidden.rows, most, 1);
+    blocks(&mut hidden.data, cols, &bounds).into_par_iter().for_each(|(_, hidden)| {
+        local::with(|local| {
+            let Local { left, words, scales, acc, spare, values, act } = local;
+            let (left, rows) = (K::A::planes(left), hidden.len() / cols);
+            let act = act.room(rows * ffn);
+            let source = Source::Values(hidden, normed);
+            load_left(kernel, source, 0..rows, planes, left, words, spare, scales);
+            let shift = source.product_shift(gate_up.digits);
+            kernel.begin();
+            for chunk in (0..ffn).step_by(CHUNK) {
+                let width = CHUNK.min(ffn - chunk);
+                let values = values.room(rows * 2 * width);
+                for half in 0..2 {
+                    let panel = (half * ffn + chunk) / K::NR;
+                    let panels = panel..panel + width / K::NR;
+                    let pieces =
+                        values.chunks_exact_mut(2 * width).map(|row| &mut row[half * width..][..width]);
+                    let mut pieces: Vec<_> = pieces.collect();
+                    multiply(kernel, left, planes, scales, shift, gate_up, panels, false, acc, &mut pieces);
+                }
+                for (values, act) in values.chunks_exact(2 * width).zip(act.chunks_exact_mut(ffn)) {
+                    kernel.silu(values, silu, logistic, &mut act[chunk..chunk + width]);
                 }
             }
-        }
-        kernel.end();
+            let source = Source::Values(act, how);
+            load_left(kernel, source, 0..rows, act_planes, left, words, spare, scales);
+            let shift = source.product_shift(down.digits);
+            let mut pieces: Vec<_> = hidden.chunks_exact_mut(cols).collect();
+            let panels = 0..cols.div_ceil(K::NR);
+            multiply(kernel, left, act_planes, scales, shift, down, panels, true, acc, &mut pieces);
+            kernel.end();
+        });
     });
+    Some(())
+}
+
+/// Brings some rows to digits, each plane in its own buffer, with a scale a row.
+#[allow(clippy::too_many_arguments)]
+fn load_left<K: Kernel + Special>(
+    kernel: K,
+    source: Source<'_>,
+    rows: Range<usize>,
+    planes: Planes,
+    left: &mut [Aligned<K::A>; 2],
+    words: &mut Aligned<i16>,
+    spare: &mut Aligned<i32>,
+    scales: &mut Vec<Scale>,
+) {
+    let (cols, digits, wide) = source.form();
+    let low = if wide > 0 { Digits::Two } else { digits };
+    let strides = planes.inputs.map(spread::<K::A>);
+    let mut left = left.each_mut();
+    let [first, second] = &mut left;
+    let padded = rows.len().next_multiple_of(K::ROWS);
+    let mut planes_of = [first.room(padded * strides[0]), second.room(padded * strides[1])];
+    scales.clear();
+    for (r, t) in rows.enumerate() {
+        let values = match source {
+            Source::Rows(a) => {
+                scales.push(a.scales[t]);
+                &a.values[t * cols..][..cols]
+            }
+            Source::Values(x, how) => {
+                let words = words.room(cols);
+                scales.push(kernel.quantise(&x[t * cols..][..cols], how, words, spare.room(2 * cols)));
+                words
+            }
+        };
+        for (d, plane) in planes_of[..planes.count].iter_mut().enumerate() {
+            kernel.pack(values, low, d, &mut plane[r * strides[d]..][..strides[d]]);
+        }
+    }
+}
+
+/// Products of a block of rows with some panels: `out` has those columns of each row.
+#[allow(clippy::too_many_arguments)]
+fn multiply<K: Kernel<Line: PackedLine> + Vector + Special>(
+    kernel: K,
+    left: &[Aligned<K::A>; 2],
+    planes: Planes,
+    scales: &[Scale],
+    shift: u32,
+    w: &Matrix,
+    panels: Range<usize>,
+    add: bool,
+    acc: &mut Aligned<i32>,
+    out: &mut [&mut [i32]],
+) {
+    let acc = acc.room(3 * K::PART.min(out.len()).next_multiple_of(K::ROWS) * K::NR);
+    let strides = planes.inputs.map(spread::<K::A>);
+    for p in panels.clone() {
+        let (columns, at) = (w.scales.from(p * K::NR), (p - panels.start) * K::NR);
+        for (part, out) in out.chunks_mut(K::PART).enumerate() {
+            let first = part * K::PART;
+            let plane = |d: usize| Plane {
+                digits: &left[d][first * strides[d]..],
+                stride: strides[d],
+                inputs: planes.inputs[d],
+            };
+            let both = [plane(0), plane(1)];
+            K::Line::of(w).products(kernel, &both[..planes.count], out.len(), p, shift, acc);
+            for ((acc, out), scale) in acc.chunks_exact(K::NR).zip(out).zip(&scales[first..]) {
+                let end = out.len().min(at + K::NR);
+                kernel.finish(acc, scale.shifted(shift as i32), columns, add, &mut out[at..end]);
+            }
+        }
+    }
 }

@@ -2,6 +2,9 @@
 
 use speckv_predictor::data::Digits;
 
+use crate::aligned::Aligned;
+use crate::local::Lefts;
+
 /// 16 outputs x 4 inputs of int8 digits.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +24,8 @@ pub(crate) trait Line: Copy + Send + Sync {
     const ZERO: Self;
     /// Puts a digit of output `o` (0..16) and input `i`.
     fn set(&mut self, o: usize, i: usize, digit: i16);
+    /// Puts the digits of output `o` (0..16), one an input.
+    fn put(&mut self, o: usize, digits: &[i16]);
 }
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -32,6 +37,12 @@ impl Line for Line8 {
     fn set(&mut self, o: usize, i: usize, digit: i16) {
         self.0[o * 4 + i] = digit as i8;
     }
+
+    #[inline(always)]
+    fn put(&mut self, o: usize, digits: &[i16]) {
+        let digits: [i16; 4] = digits.try_into().expect("four inputs");
+        self.0[o * 4..][..4].copy_from_slice(&digits.map(|q| q as i8));
+    }
 }
 
 impl Line for Line16 {
@@ -42,12 +53,23 @@ impl Line for Line16 {
     fn set(&mut self, o: usize, i: usize, digit: i16) {
         self.0[o * 2 + i] = digit;
     }
+
+    #[inline(always)]
+    fn put(&mut self, o: usize, digits: &[i16]) {
+        self.0[o * 2..][..2].copy_from_slice(digits);
+    }
 }
 
 /// A left operand's digit, as a kernel takes it.
-pub(crate) trait Left: Copy + Send + Sync {
+pub(crate) trait Left: Copy + Default + Send + Sync + 'static {
     /// From a digit; `OFFSET` of the kernel is in it.
     fn from_digit(digit: i16) -> Self;
+    /// A thread's planes of them.
+    fn planes(lefts: &mut Lefts) -> &mut [Aligned<Self>; 2];
+    /// Values of 16 bits as one digit each, where digits are so wide.
+    fn of_words(_: &[i16]) -> Option<&[Self]> {
+        None
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -55,6 +77,10 @@ impl Left for u8 {
     #[inline(always)]
     fn from_digit(digit: i16) -> u8 {
         (digit + 128) as u8
+    }
+
+    fn planes(lefts: &mut Lefts) -> &mut [Aligned<u8>; 2] {
+        &mut lefts.unsigned
     }
 }
 
@@ -64,12 +90,24 @@ impl Left for i8 {
     fn from_digit(digit: i16) -> i8 {
         digit as i8
     }
+
+    fn planes(lefts: &mut Lefts) -> &mut [Aligned<i8>; 2] {
+        &mut lefts.bytes
+    }
 }
 
 impl Left for i16 {
     #[inline(always)]
     fn from_digit(digit: i16) -> i16 {
         digit
+    }
+
+    fn planes(lefts: &mut Lefts) -> &mut [Aligned<i16>; 2] {
+        &mut lefts.words
+    }
+
+    fn of_words(words: &[i16]) -> Option<&[i16]> {
+        Some(words)
     }
 }
 
@@ -97,6 +135,8 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     const BLOCK_BYTES: usize = 192 << 10;
     /// Most rows of a block.
     const BLOCK_ROWS: usize = 96;
+    /// Query rows of attention that share each panel of keys and values; a multiple of `MR`.
+    const QUERIES: usize = 12;
 
     /// `acc[r][o] += sum over i of a[r * stride + i] * w[i][o]` (wrapping) for `rows <= MR` rows and one panel `w` of
     /// whole steps.

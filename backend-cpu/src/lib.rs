@@ -20,7 +20,10 @@ mod coder;
 mod coding;
 mod gemm;
 mod kernel;
+mod local;
+mod panels;
 mod path;
+mod pool;
 mod rows;
 mod scalar;
 mod vector;
@@ -28,8 +31,12 @@ mod vector;
 mod x86_64;
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use speckv_predictor::backend::{Attention, Backend, Observed, Pricing, Quantise, Rotary, Silu, Store, Unit};
+use speckv_predictor::backend::{
+    self, Attention, Backend, HeadNorm, Keep, Mlp, Observed, Pricing, Quantise, Rotary, Seen, Silu, Store,
+    Unit,
+};
 use speckv_predictor::core::{Chunk, ElementFormat};
 use speckv_predictor::data::{self, ChunkDecoders, ChunkEncoders, Ints, Rows, Weights};
 use speckv_predictor::fixed::Scale;
@@ -39,8 +46,11 @@ use speckv_predictor::portable::Portable;
 use aarch64::neon::{Narrow, Wide};
 use coder::observe::Observer;
 pub use gemm::Matrix;
+use gemm::Source;
 use path::Isa;
 pub use path::{Error, Path, VARIABLE};
+use pool::Pool;
+use rows::Teacher;
 use scalar::Scalar;
 use vector::{Exp2, Steps};
 #[cfg(target_arch = "x86_64")]
@@ -54,6 +64,7 @@ pub struct CpuBackend {
     isa: Isa,
     name: String,
     portable: Portable,
+    pool: Arc<Pool>,
     observer: Observer,
     exp2: Exp2,
     sine: Steps<4096>,
@@ -63,34 +74,38 @@ pub struct CpuBackend {
 /// Runs `$call` with `$kernel` bound to the path's kernel for int8 products.
 macro_rules! dispatch {
     ($isa:expr, |$kernel:ident| $call:expr) => {
-        dispatch!($isa, |$kernel, _few, _wide| $call)
+        dispatch!($isa, |$kernel, _few, _wide, _coder| $call)
     };
     // And `$few` to its kernel for int8 products of few rows, `$wide` to that for 16-bit left operands.
     ($isa:expr, |$kernel:ident, $few:ident, $wide:ident| $call:expr) => {
+        dispatch!($isa, |$kernel, $few, $wide, _coder| $call)
+    };
+    // And `$coder` to its coder.
+    ($isa:expr, |$kernel:ident, $few:ident, $wide:ident, $coder:ident| $call:expr) => {
         match $isa {
             Isa::Scalar => {
-                let ($kernel, $few, $wide) = (Scalar, Scalar, Scalar);
+                let ($kernel, $few, $wide, $coder) = (Scalar, Scalar, Scalar, Scalar);
                 $call
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(proof) => {
-                let ($kernel, $few, $wide) = (proof, proof, proof);
+                let ($kernel, $few, $wide, $coder) = (proof, proof, proof, proof);
                 $call
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(proof) => {
-                let ($kernel, $few, $wide) = (Narrow(proof), Narrow(proof), Wide(proof));
+                let ($kernel, $few, $wide, $coder) = (Narrow(proof), Narrow(proof), Wide(proof), proof);
                 $call
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(proof) => {
                 let vnni = proof.avx512vnni();
-                let ($kernel, $few, $wide) = (Tiles(proof), Narrow(vnni), Wide(vnni));
+                let ($kernel, $few, $wide, $coder) = (Tiles(proof), Narrow(vnni), Wide(vnni), vnni);
                 $call
             }
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(proof) => {
-                let ($kernel, $few, $wide) = (Narrow(proof), Narrow(proof), Wide(proof));
+                let ($kernel, $few, $wide, $coder) = (Narrow(proof), Narrow(proof), Wide(proof), proof);
                 $call
             }
         }
@@ -135,6 +150,7 @@ impl CpuBackend {
         Ok(CpuBackend {
             isa: Isa::new(path)?,
             name: format!("cpu/{path}"),
+            pool: Arc::default(),
             observer,
             exp2: Exp2::new(tables),
             sine: Steps::new(&tables.sine),
@@ -146,6 +162,11 @@ impl CpuBackend {
     /// The path that the environment variable [`VARIABLE`] names; [`CpuBackend::best`] if it is not set.
     pub fn from_env() -> Result<CpuBackend, Error> {
         path::from_env()?.map_or_else(|| Ok(CpuBackend::best()), CpuBackend::forced)
+    }
+
+    fn teacher<C>(&self, coder: C) -> Teacher<'_, C> {
+        let (observer, portable, pool) = (&self.observer, &self.portable, &*self.pool);
+        Teacher { coder, observer, portable, pool }
     }
 
     /// The path that answers.
@@ -173,6 +194,22 @@ impl Backend for CpuBackend {
 
     fn upload(&self, x: Ints) -> Ints {
         x
+    }
+
+    fn room(&self, rows: usize, cols: usize) -> Ints {
+        self.pool.matrix(rows, cols)
+    }
+
+    fn reuse(&self, x: Ints) {
+        self.pool.keep(x);
+    }
+
+    fn reuse_rows(&self, rows: Rows) {
+        self.pool.keep_words(rows.values);
+    }
+
+    fn repeat(&self, row: &[i32], rows: usize) -> Ints {
+        rows::build(&self.pool, rows, row.len(), row.len(), |_, out| out.copy_from_slice(row))
     }
 
     fn download(&self, x: &Ints) -> Ints {
@@ -208,7 +245,7 @@ impl Backend for CpuBackend {
     }
 
     fn quantise(&self, x: &Ints, how: &Quantise) -> Rows {
-        dispatch!(self.isa, |_many, _few, wide| rows::quantise(wide, x, how))
+        dispatch!(self.isa, |_many, _few, wide| rows::quantise(wide, &self.pool, x, how))
     }
 
     fn rms(&self, x: &Ints, exponent: i32, eps: Scale) -> Vec<Scale> {
@@ -217,7 +254,28 @@ impl Backend for CpuBackend {
 
     fn gemm(&self, a: &Rows, w: &Matrix, factor: Option<&Vec<Scale>>, store: Store, out: &mut Ints) {
         let factor = factor.map(Vec::as_slice);
-        dispatch!(self.isa, |kernel| gemm::run(kernel, a, w, factor, store, out))
+        dispatch!(self.isa, |kernel| gemm::run(kernel, Source::Rows(a), a.rows, w, factor, store, out))
+    }
+
+    fn product(
+        &self,
+        x: &Ints,
+        how: &Quantise,
+        w: &Matrix,
+        factor: Option<&Vec<Scale>>,
+        store: Store,
+        out: &mut Ints,
+    ) {
+        let factor = factor.map(Vec::as_slice);
+        let source = Source::Values(&x.data, how);
+        dispatch!(self.isa, |kernel| gemm::run(kernel, source, x.rows, w, factor, store, out))
+    }
+
+    fn feed_forward(&self, x: &mut Ints, mlp: &Mlp<'_, Matrix>, rows: usize) {
+        let done = dispatch!(self.isa, |kernel| gemm::feed_forward(kernel, &self.logistic, x, mlp));
+        if done.is_none() {
+            backend::feed_forward_in_steps(self, x, mlp, rows);
+        }
     }
 
     fn head_norm(
@@ -232,11 +290,23 @@ impl Backend for CpuBackend {
     }
 
     fn rope(&self, x: &Ints, columns: Range<usize>, rotary: &Rotary) -> Ints {
-        dispatch!(self.isa, |kernel| rows::rope(kernel, &self.sine, x, columns, rotary))
+        dispatch!(self.isa, |kernel| rows::rope(kernel, &self.pool, &self.sine, x, columns, rotary))
+    }
+
+    fn heads(
+        &self,
+        x: &mut Ints,
+        columns: Range<usize>,
+        norm: Option<&HeadNorm>,
+        rotary: &Rotary,
+        how: &Quantise,
+    ) -> Rows {
+        let (pool, sine) = (&*self.pool, &self.sine);
+        dispatch!(self.isa, |_many, _few, wide| rows::heads(wide, pool, sine, x, columns, norm, rotary, how))
     }
 
     fn columns(&self, x: &Ints, columns: Range<usize>) -> Ints {
-        rows::columns(x, columns)
+        rows::columns(&self.pool, x, columns)
     }
 
     fn add(&self, x: &mut Ints, column: usize, y: &Ints) {
@@ -248,7 +318,7 @@ impl Backend for CpuBackend {
     }
 
     fn silu(&self, gate_up: &Ints, how: Silu) -> Ints {
-        dispatch!(self.isa, |kernel| rows::silu(kernel, &self.logistic, gate_up, how))
+        dispatch!(self.isa, |kernel| rows::silu(kernel, &self.pool, &self.logistic, gate_up, how))
     }
 
     fn append(&self, rows: &mut Rows, more: Rows) {
@@ -256,17 +326,26 @@ impl Backend for CpuBackend {
     }
 
     fn attention(&self, query: &Rows, keys: &Rows, values: &Rows, start: usize, how: &Attention) -> Ints {
+        #[cfg(target_arch = "x86_64")]
+        if let Isa::Amx(proof) = self.isa {
+            let (tiles, wide, exp2) = (Tiles(proof), Wide(proof.avx512vnni()), &self.exp2);
+            return if attention::bytes_will_do(values) {
+                attention::run(tiles, tiles, &self.pool, query, keys, values, start, how, exp2)
+            } else {
+                attention::run(tiles, wide, &self.pool, query, keys, values, start, how, exp2)
+            };
+        }
         dispatch!(self.isa, |_many, few, wide| attention::run(
-            few, wide, query, keys, values, start, how, &self.exp2
+            few, wide, &self.pool, query, keys, values, start, how, &self.exp2
         ))
     }
 
     fn power(&self, x: &Ints, columns: Range<usize>, exponent: i32) -> Ints {
-        dispatch!(self.isa, |kernel| rows::power(kernel, &self.portable, x, columns, exponent))
+        dispatch!(self.isa, |kernel| rows::power(kernel, &self.portable, &self.pool, x, columns, exponent))
     }
 
     fn token_scale(&self, rows: usize, features: &[(&Ints, i32)], bias: i64) -> Ints {
-        rows::token_scale(rows, features, bias)
+        rows::token_scale(&self.pool, rows, features, bias)
     }
 
     fn encoder(&self, chunks: ChunkEncoders) -> ChunkEncoders {
@@ -317,15 +396,15 @@ impl Backend for CpuBackend {
     }
 
     fn observe(&self, pricing: &Pricing, mu: &Ints, token: &Ints, codes: &Vec<u16>) -> Observed<Ints> {
-        coding!(self.isa, |coder| rows::observe(
-            coder,
-            &self.observer,
-            &self.portable,
-            pricing,
-            mu,
-            token,
-            codes
-        ))
+        coding!(self.isa, |coder| self.teacher(coder).observe(pricing, mu, token, codes))
+    }
+
+    fn learn(&self, seen: &Seen<'_, Self>, keep: Option<Keep<'_, Ints>>) -> (Ints, Option<Rows>) {
+        let Some(mut keep) = keep else { return backend::learn_in_steps(self, seen, None) };
+        let learnt = dispatch!(self.isa, |_many, _few, wide, coder| {
+            self.teacher(coder).learn(wide, &self.sine, seen, &mut keep)
+        });
+        learnt.unwrap_or_else(|| backend::learn_in_steps(self, seen, Some(keep)))
     }
 
     fn values(

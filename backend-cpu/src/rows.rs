@@ -3,14 +3,19 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use speckv_predictor::backend::{Backend, Observed, Pricing, Quantise, Rotary, Silu, Truth, Unit};
+use speckv_predictor::backend::{
+    Backend, HeadNorm, Keep, Observed, Pricing, Quantise, Rotary, Seen, Silu, Truth, Unit,
+};
 use speckv_predictor::core::ElementFormat;
 use speckv_predictor::data::{Ints, Rows};
 use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::{Portable, coding, quantise};
 
+use crate::CpuBackend;
 use crate::coder::observe::{Observer, Plane};
 use crate::coder::{self, Coder};
+use crate::local::{self, Local};
+use crate::pool::Pool;
 use crate::vector::{Special, Steps, Vector};
 
 /// Values that are worth a task.
@@ -22,8 +27,14 @@ fn task_rows(cols: usize) -> usize {
 }
 
 /// A matrix of `cols` columns, row `t` filled by `f(t, row)`.
-pub(crate) fn build(rows: usize, cols: usize, work: usize, f: impl Fn(usize, &mut [i32]) + Sync) -> Ints {
-    let mut out = Ints::zeros(rows, cols);
+pub(crate) fn build(
+    pool: &Pool,
+    rows: usize,
+    cols: usize,
+    work: usize,
+    f: impl Fn(usize, &mut [i32]) + Sync,
+) -> Ints {
+    let mut out = pool.matrix(rows, cols);
     if cols > 0 {
         let rows = out.data.par_chunks_exact_mut(cols).with_min_len(task_rows(work)).enumerate();
         rows.for_each(|(t, row)| f(t, row));
@@ -38,18 +49,59 @@ fn each(x: &mut Ints, f: impl Fn(usize, &mut [i32]) + Sync) {
     }
 }
 
-/// Rows as digits.
-pub(crate) fn quantise<V: Special>(v: V, x: &Ints, how: &Quantise) -> Rows {
-    let groups = x.cols / how.group;
-    let mut rows = Rows {
-        rows: x.rows,
-        cols: x.cols,
+/// Digits and scales that are to be set.
+fn digits(pool: &Pool, rows: usize, cols: usize, how: &Quantise) -> Rows {
+    Rows {
+        rows,
+        cols,
         group: how.group,
         digits: how.digits,
         wide: how.wide,
-        values: vec![0; x.data.len()],
-        scales: vec![Scale::ZERO; x.rows * groups],
-    };
+        values: pool.words(rows * cols),
+        scales: vec![Scale::ZERO; rows * (cols / how.group)],
+    }
+}
+
+/// Queries to digits: heads normalised in place, rotated, quantised, row by row.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn heads<V: Special + Vector>(
+    v: V,
+    pool: &Pool,
+    sine: &Steps<4096>,
+    x: &mut Ints,
+    columns: Range<usize>,
+    norm: Option<&HeadNorm>,
+    rotary: &Rotary,
+    how: &Quantise,
+) -> Rows {
+    let (width, groups) = (columns.len(), columns.len() / how.group);
+    let mut rows = digits(pool, x.rows, width, how);
+    if groups == 0 {
+        return rows;
+    }
+    let values = rows.values.par_chunks_exact_mut(width).zip(rows.scales.par_chunks_exact_mut(groups));
+    let jobs = values.zip(x.data.par_chunks_exact_mut(x.cols)).with_min_len(task_rows(width)).enumerate();
+    jobs.for_each_init(
+        || (vec![0; width], vec![0; rotary.head_dim.max(2 * how.group)]),
+        |(turned, scratch), (t, ((values, scales), x))| {
+            let x = &mut x[columns.clone()];
+            if let Some(norm) = norm {
+                quantise::head_norm_row(x, norm.exponent, norm.eps, norm.weight);
+            }
+            v.rope(x, rotary, rotary.start + t as u64, sine, &mut scratch[..rotary.head_dim], turned);
+            let groups = turned.chunks_exact(how.group).zip(values.chunks_exact_mut(how.group)).zip(scales);
+            for ((x, values), scale) in groups {
+                *scale = v.quantise(x, how, values, &mut scratch[..2 * how.group]);
+            }
+        },
+    );
+    rows
+}
+
+/// Rows as digits.
+pub(crate) fn quantise<V: Special>(v: V, pool: &Pool, x: &Ints, how: &Quantise) -> Rows {
+    let groups = x.cols / how.group;
+    let mut rows = digits(pool, x.rows, x.cols, how);
     if groups > 0 {
         let values = rows.values.par_chunks_exact_mut(x.cols);
         let jobs = values.zip(rows.scales.par_chunks_exact_mut(groups)).zip(x.data.par_chunks_exact(x.cols));
@@ -90,13 +142,14 @@ pub(crate) fn head_norm(
 /// Rotates heads.
 pub(crate) fn rope<V: Vector>(
     v: V,
+    pool: &Pool,
     sine: &Steps<4096>,
     x: &Ints,
     columns: Range<usize>,
     rotary: &Rotary,
 ) -> Ints {
     let width = columns.len();
-    let mut out = Ints::zeros(x.rows, width);
+    let mut out = pool.matrix(x.rows, width);
     if width > 0 {
         let rows = out.data.par_chunks_exact_mut(width).with_min_len(task_rows(width)).enumerate();
         rows.for_each_init(
@@ -110,8 +163,10 @@ pub(crate) fn rope<V: Vector>(
 }
 
 /// Some columns.
-pub(crate) fn columns(x: &Ints, columns: Range<usize>) -> Ints {
-    build(x.rows, columns.len(), columns.len(), |t, out| out.copy_from_slice(&x.row(t)[columns.clone()]))
+pub(crate) fn columns(pool: &Pool, x: &Ints, columns: Range<usize>) -> Ints {
+    build(pool, x.rows, columns.len(), columns.len(), |t, out| {
+        out.copy_from_slice(&x.row(t)[columns.clone()])
+    })
 }
 
 /// `x[.., column..] += y`, saturated.
@@ -135,79 +190,173 @@ pub(crate) fn put(x: &mut Ints, column: usize, y: &Ints) {
 }
 
 /// `silu(gate) * up`.
-pub(crate) fn silu<V: Vector>(v: V, logistic: &Steps<2048>, gate_up: &Ints, how: Silu) -> Ints {
+pub(crate) fn silu<V: Vector>(v: V, pool: &Pool, logistic: &Steps<2048>, gate_up: &Ints, how: Silu) -> Ints {
     let cols = gate_up.cols / 2;
-    build(gate_up.rows, cols, 4 * cols, |t, out| v.silu(gate_up.row(t), how, logistic, out))
+    build(pool, gate_up.rows, cols, 4 * cols, |t, out| v.silu(gate_up.row(t), how, logistic, out))
 }
 
 /// Log-power of some columns of each row: [`coding::log_power`].
-pub(crate) fn power<V: Vector>(v: V, p: &Portable, x: &Ints, columns: Range<usize>, exponent: i32) -> Ints {
-    build(x.rows, 1, columns.len(), |t, out| {
+pub(crate) fn power<V: Vector>(
+    v: V,
+    p: &Portable,
+    pool: &Pool,
+    x: &Ints,
+    columns: Range<usize>,
+    exponent: i32,
+) -> Ints {
+    build(pool, x.rows, 1, columns.len(), |t, out| {
         let mean = v.squares(&x.row(t)[columns.clone()]) / columns.len() as u64;
         out[0] = p.tables().log2_q12(mean + 1) - ((2 * (exponent - 8)) << 12);
     })
 }
 
 /// Scale offsets of tokens.
-pub(crate) fn token_scale(rows: usize, features: &[(&Ints, i32)], bias: i64) -> Ints {
-    build(rows, 1, 4 * features.len(), |t, out| {
+pub(crate) fn token_scale(pool: &Pool, rows: usize, features: &[(&Ints, i32)], bias: i64) -> Ints {
+    build(pool, rows, 1, 4 * features.len(), |t, out| {
         out[0] = coding::token_scale(features.iter().map(|(f, w)| (f.data[t], *w)), bias);
     })
 }
 
-/// What true codes say about a prediction.
-pub(crate) fn observe(
-    coder: impl Coder,
-    observer: &Observer,
-    p: &Portable,
-    pricing: &Pricing,
-    mu: &Ints,
-    token: &Ints,
-    codes: &[u16],
-) -> Observed<Ints> {
-    let (rows, cols) = (mu.rows, mu.cols);
-    let (unit, exponent) = (pricing.unit, pricing.exponent);
-    let shift = unit.index_shift(p.tables());
-    let channel: Vec<i16> = pricing.channel.iter().map(|c| c + shift).collect();
-    let plane = Plane {
-        observer,
-        format: pricing.format,
-        unit,
-        exponent,
-        code_exponent: unit.code_exponent(exponent),
-        channel: &channel,
-    };
-    if !plane.fits() {
-        return p.observe(pricing, mu, token, &codes.to_vec());
-    }
-    let mut truth = Truth { value: Ints::zeros(rows, cols), innovation: Ints::zeros(rows, cols) };
-    let mut energy = Ints::zeros(rows, 1);
-    if cols == 0 {
-        return Observed { truth, energy };
-    }
-    let run = task_rows(cols);
-    let (value, innovation) = (&mut truth.value.data, &mut truth.innovation.data);
-    let jobs = value.par_chunks_mut(run * cols).zip(innovation.par_chunks_mut(run * cols));
-    jobs.zip(energy.data.par_chunks_mut(run)).enumerate().for_each(|(i, ((value, innovation), energy))| {
-        let rows = i * run..i * run + energy.len();
-        let scalars = rows.start * cols..rows.end * cols;
-        let mut squares = vec![0; energy.len()];
-        coder.observe(
-            &plane,
-            coder::observe::Rows {
-                mu: &mu.data[scalars.clone()],
-                token: &token.data[rows],
-                codes: &codes[scalars],
-                value,
-                innovation,
-                squares: &mut squares,
+/// Everything that tells what codes say about predictions.
+#[derive(Clone, Copy)]
+pub(crate) struct Teacher<'a, C> {
+    pub coder: C,
+    pub observer: &'a Observer,
+    pub portable: &'a Portable,
+    pub pool: &'a Pool,
+}
+
+impl<C: Coder> Teacher<'_, C> {
+    /// What true codes say about a prediction.
+    pub(crate) fn observe(self, pricing: &Pricing, mu: &Ints, token: &Ints, codes: &[u16]) -> Observed<Ints> {
+        let (rows, cols) = (mu.rows, mu.cols);
+        let channel = self.channel(pricing);
+        let plane = self.plane(pricing, &channel);
+        if !plane.fits() {
+            return self.portable.observe(pricing, mu, token, &codes.to_vec());
+        }
+        let mut truth =
+            Truth { value: self.pool.matrix(rows, cols), innovation: self.pool.matrix(rows, cols) };
+        let mut energy = Ints::zeros(rows, 1);
+        if cols == 0 {
+            return Observed { truth, energy };
+        }
+        let run = task_rows(cols);
+        let (value, innovation) = (&mut truth.value.data, &mut truth.innovation.data);
+        let jobs = value.par_chunks_mut(run * cols).zip(innovation.par_chunks_mut(run * cols));
+        jobs.zip(energy.data.par_chunks_mut(run)).enumerate().for_each(
+            |(i, ((value, innovation), energy))| {
+                self.rows(&plane, i * run, mu, token, codes, value, innovation, energy);
             },
         );
-        for (energy, squares) in energy.iter_mut().zip(squares) {
-            *energy = coding::energy(squares, cols, p.tables());
+        Observed { truth, energy }
+    }
+
+    /// [`observe`](Self::observe), and all that is kept of it, row by row. `None` if the definition must do it.
+    pub(crate) fn learn<V: Vector + Special>(
+        self,
+        v: V,
+        sine: &Steps<4096>,
+        seen: &Seen<'_, CpuBackend>,
+        keep: &mut Keep<'_, Ints>,
+    ) -> Option<(Ints, Option<Rows>)> {
+        let (mu, pricing) = (seen.mu, seen.pricing);
+        let (rows, cols, column) = (mu.rows, mu.cols, keep.column);
+        let channel = self.channel(pricing);
+        let plane = self.plane(pricing, &channel);
+        let whole = |how: &Quantise| how.group == cols;
+        if !plane.fits() || cols == 0 || !keep.digits.as_ref().is_none_or(whole) {
+            return None;
         }
-    });
-    Observed { truth, energy }
+        let mut energy = Ints::zeros(rows, 1);
+        let mut digits = keep.digits.as_ref().map(|how| digits(self.pool, rows, cols, how));
+        let run = task_rows(cols);
+        let width = keep.innovation.cols;
+        assert!(width == keep.value.cols && column + cols <= width, "the plane does not fit its place");
+        let parts = energy.data.chunks_mut(run);
+        let parts = parts.zip(keep.innovation.data.chunks_mut(run * width));
+        let parts = parts.zip(keep.value.data.chunks_mut(run * width));
+        let mut of_digits =
+            digits.as_mut().map(|d| d.values.chunks_mut(run * cols).zip(d.scales.chunks_mut(run)));
+        let jobs: Vec<_> = parts.map(|part| (part, of_digits.as_mut().and_then(Iterator::next))).collect();
+        let (back, how) = (keep.back, keep.digits);
+        jobs.into_par_iter().enumerate().for_each(|(i, (((energy, innovations), kept), mut digits))| {
+            local::with(|local| {
+                let Local { values, act, spare, .. } = local;
+                let size = energy.len() * cols;
+                let (value, innovation) = (values.room(size), act.room(size));
+                self.rows(&plane, i * run, mu, seen.token, seen.codes, value, innovation, energy);
+                let spare = spare.room(2 * cols);
+                let places = innovations.chunks_exact_mut(width).zip(kept.chunks_exact_mut(width));
+                for (t, (innovations, kept)) in places.take(energy.len()).enumerate() {
+                    let row = t * cols..(t + 1) * cols;
+                    kept[column..column + cols].copy_from_slice(&value[row.clone()]);
+                    let innovations = &mut innovations[column..column + cols];
+                    match &back {
+                        Some(back) => {
+                            let position = back.start + (i * run + t) as u64;
+                            v.rope(
+                                &innovation[row.clone()],
+                                back,
+                                position,
+                                sine,
+                                &mut spare[..cols],
+                                innovations,
+                            );
+                        }
+                        None => innovations.copy_from_slice(&innovation[row.clone()]),
+                    }
+                    if let (Some((values, scales)), Some(how)) = (&mut digits, &how) {
+                        scales[t] = v.quantise(innovations, how, &mut values[row], spare);
+                    }
+                }
+            });
+        });
+        Some((energy, digits))
+    }
+
+    fn channel(self, pricing: &Pricing) -> Vec<i16> {
+        let shift = pricing.unit.index_shift(self.portable.tables());
+        pricing.channel.iter().map(|c| c + shift).collect()
+    }
+
+    fn plane<'p>(self, pricing: &Pricing, channel: &'p [i16]) -> Plane<'p>
+    where
+        Self: 'p,
+    {
+        Plane {
+            observer: self.observer,
+            format: pricing.format,
+            unit: pricing.unit,
+            exponent: pricing.exponent,
+            code_exponent: pricing.unit.code_exponent(pricing.exponent),
+            channel,
+        }
+    }
+
+    /// Some rows from `first` on.
+    #[allow(clippy::too_many_arguments)]
+    fn rows(
+        self,
+        plane: &Plane<'_>,
+        first: usize,
+        mu: &Ints,
+        token: &Ints,
+        codes: &[u16],
+        value: &mut [i32],
+        innovation: &mut [i32],
+        energy: &mut [i32],
+    ) {
+        let (cols, rows) = (mu.cols, first..first + energy.len());
+        let scalars = rows.start * cols..rows.end * cols;
+        let mut squares = vec![0; energy.len()];
+        let (mu, token, codes) = (&mu.data[scalars.clone()], &token.data[rows], &codes[scalars]);
+        let rows = coder::observe::Rows { mu, token, codes, value, innovation, squares: &mut squares };
+        self.coder.observe(plane, rows);
+        for (energy, squares) in energy.iter_mut().zip(squares) {
+            *energy = coding::energy(squares, cols, self.portable.tables());
+        }
+    }
 }
 
 /// The values of codes.

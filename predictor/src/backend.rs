@@ -91,6 +91,23 @@ pub struct HeadNorm<'a> {
     pub weight: &'a [(i16, i16)],
 }
 
+/// An MLP with SiLU.
+#[derive(Clone, Copy, Debug)]
+pub struct Mlp<'a, M> {
+    /// Outputs of gate, and of up.
+    pub ffn: usize,
+    /// How what it is applied to becomes digits.
+    pub normed: Quantise,
+    /// Gate and up, `[2 * ffn, hidden]`.
+    pub gate_up: &'a M,
+    /// Fixed points around SiLU.
+    pub silu: Silu,
+    /// How the input of down becomes digits.
+    pub act: Quantise,
+    /// Down, `[hidden, ffn]`.
+    pub down: &'a M,
+}
+
 /// What a coded plane tells the predictor.
 #[derive(Clone, Debug)]
 pub struct Truth<I> {
@@ -148,6 +165,10 @@ pub trait Backend {
     fn room(&self, rows: usize, cols: usize) -> Self::Ints {
         self.zeros(rows, cols)
     }
+    /// Takes a matrix that is needed no more: the next [`Backend::room`] may be its.
+    fn reuse(&self, _x: Self::Ints) {}
+    /// Likewise of rows.
+    fn reuse_rows(&self, _rows: Self::Rows) {}
     /// One row, `rows` times.
     fn repeat(&self, row: &[i32], rows: usize) -> Self::Ints {
         self.upload(data::Ints { rows, cols: row.len(), data: row.repeat(rows) })
@@ -191,6 +212,24 @@ pub trait Backend {
         store: Store,
         out: &mut Self::Ints,
     );
+    /// `out[.., column..] (+)= x as digits . w`.
+    fn product(
+        &self,
+        x: &Self::Ints,
+        how: &Quantise,
+        w: &Self::Matrix,
+        factor: Option<&Self::Scales>,
+        store: Store,
+        out: &mut Self::Ints,
+    ) {
+        let rows = self.quantise(x, how);
+        self.gemm(&rows, w, factor, store, out);
+        self.reuse_rows(rows);
+    }
+    /// An MLP: adds [`Mlp::down`] of the activated [`Mlp::gate_up`] of `x` to `x`.
+    fn feed_forward(&self, x: &mut Self::Ints, mlp: &Mlp<'_, Self::Matrix>, rows: usize) {
+        feed_forward_in_steps(self, x, mlp, rows);
+    }
     /// RMS-normalises each head of the given columns in place and multiplies by `weight` (signed mantissa, exponent).
     fn head_norm(
         &self,
@@ -311,6 +350,21 @@ pub trait Backend {
     fn status(&self) -> Result<(), Error> {
         Ok(())
     }
+}
+
+/// [`Backend::feed_forward`] by other operations in a row, for backends that do not serve every size at once.
+pub fn feed_forward_in_steps<B: Backend + ?Sized>(
+    b: &B,
+    x: &mut B::Ints,
+    mlp: &Mlp<'_, B::Matrix>,
+    rows: usize,
+) {
+    let mut both = b.room(rows, 2 * mlp.ffn);
+    b.product(x, &mlp.normed, mlp.gate_up, None, Store::SET, &mut both);
+    let act = b.activate(&both, mlp.silu, &mlp.act);
+    b.reuse(both);
+    b.gemm(&act, mlp.down, None, Store::ADD, x);
+    b.reuse_rows(act);
 }
 
 /// [`Backend::learn`] by other operations in a row, for backends that do not serve every size at once.

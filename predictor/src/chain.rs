@@ -116,12 +116,17 @@ impl<'a, B: Backend> ChainState<'a, B> {
     pub fn end_layer(&mut self, b: &B, layer: usize, weights: &ChainLayer<B>) {
         let (tokens, width) = (self.layer.tokens(), self.layer.width());
         let [key, value] = self.layer.take_values();
-        let key = b.rope(&key, 0..width, &self.layer.rotary(true));
-        let rows = [(key, 0), (value, 1)].map(|(x, part)| {
+        let back = b.rope(&key, 0..width, &self.layer.rotary(true));
+        b.reuse(key);
+        let rows = [(back, 0), (value, 1)].map(|(x, part)| {
             let minus: Vec<i32> = weights.mean[part].iter().map(|m| -m).collect();
             let mut difference = b.repeat(&minus, tokens);
             b.add(&mut difference, 0, &x);
-            b.quantise(&difference, &Quantise::rows(width, Digits::One, self.about.exponents[layer][part]))
+            b.reuse(x);
+            let how = Quantise::rows(width, Digits::One, self.about.exponents[layer][part]);
+            let rows = b.quantise(&difference, &how);
+            b.reuse(difference);
+            rows
         });
         self.past.push_front(rows);
         self.past.truncate(self.depth);

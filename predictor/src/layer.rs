@@ -71,6 +71,8 @@ impl<'a, B: Backend> Layer<'a, B> {
     /// Starts a layer from first predictions, `[tokens, 2 * kv_heads * head_dim]`, keys before RoPE.
     pub fn begin_layer(&mut self, b: &B, prediction: B::Ints) {
         let (tokens, width) = (self.tokens, self.width());
+        let old = self.innovation.iter_mut().chain(&mut self.value).chain([&mut self.prediction]);
+        old.filter_map(Option::take).for_each(|x| b.reuse(x));
         let room = || self.closed.then(|| b.room(tokens, width));
         (self.innovation, self.value) = ([room(), room()], [room(), room()]);
         self.prediction = Some(prediction);
@@ -145,6 +147,7 @@ impl<'a, B: Backend> Layer<'a, B> {
         if let (Some(rows), Some(matrix)) = (rows, matrix) {
             let column = self.column(part, head) + self.about.head_dim;
             self.regress(b, &rows, column, matrix);
+            b.reuse_rows(rows);
         }
         energy
     }

@@ -218,6 +218,7 @@ impl<'a, B: Backend> Session<'a, B> {
                     let seen = Seen { pricing: &pricing, mu: &mu, token: &token, codes: &codes };
                     energies.push(part, self.predictor.observe(b, layer, part, head, &seen));
                     planes.learnt(b, (layer, part, head), codes);
+                    b.reuse(mu);
                 }
             }
             enter(layer, None);

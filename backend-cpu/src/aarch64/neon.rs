@@ -27,6 +27,7 @@ pub(crate) struct Wide(pub HasNeon);
 
 operations!(vectorised, { Vector, Narrow });
 operations!(vectorised, { Vector, Wide });
+special!(vectorised, { Special, Narrow });
 special!(vectorised, { Special, Wide });
 
 /// What the coder computes with. Decoding takes few more instructions so than with one register, and a fifth more with four: 32 registers

@@ -13,9 +13,8 @@ use super::units::Format;
 struct Found<V: Int> {
     start: V,
     freq: V,
-    /// Code at raw value 0, and what to exclusive-or raw values with to add them to it.
+    /// Code of the smallest magnitude; of a negative one raw values count down to it, but in zones up.
     origin: V,
-    flip: V,
     raw_bits: V,
     /// Raw values must be below these.
     raw_end: V,
@@ -24,7 +23,6 @@ struct Found<V: Int> {
 /// A row between its symbols and its raw bits, as in [`Found`].
 struct Pending {
     origin: [i32; LANES],
-    flip: [i32; LANES],
     raw_bits: [i32; LANES],
     raw_end: [i32; LANES],
 }
@@ -79,8 +77,7 @@ fn row<V: Int, F: Format, const PART: bool>(
 ) -> bool {
     let (proof, c) = (shared.proof(), |x| shared.c(x));
     let zero = c(0);
-    let mut pending =
-        Pending { origin: [0; LANES], flip: [0; LANES], raw_bits: [0; LANES], raw_end: [0; LANES] };
+    let mut pending = Pending { origin: [0; LANES], raw_bits: [0; LANES], raw_end: [0; LANES] };
     let mut any_raw = 0;
     for from in (0..LANES).step_by(V::N) {
         let state = V::load(proof, &states[from..]);
@@ -102,7 +99,6 @@ fn row<V: Int, F: Format, const PART: bool>(
         any_raw |= V::bits(raw_bits.gt(zero));
         raw_bits.store(&mut pending.raw_bits[from..]);
         found.origin.store(&mut pending.origin[from..]);
-        found.flip.store(&mut pending.flip[from..]);
         if F::ZONES {
             found.raw_end.store(&mut pending.raw_end[from..]);
         }
@@ -127,7 +123,8 @@ fn raw<V: Int, F: Format>(
     for from in (0..LANES).step_by(V::N) {
         let state = V::load(proof, &states[from..]);
         let raw_bits = V::load(proof, &pending.raw_bits[from..]);
-        let raw = state & (c(1).shl(raw_bits) - c(1));
+        let mask = c(1).shl(raw_bits) - c(1);
+        let raw = state & mask;
         let next = state.shr(raw_bits);
         // Without raw bits a state is at least 2^16 already.
         let (next, after) = next.refill(next.right(16).eq(c(0)), words, *at);
@@ -136,7 +133,10 @@ fn raw<V: Int, F: Format>(
         if F::ZONES {
             bad |= V::bits(V::not(V::load(proof, &pending.raw_end[from..]).gt(raw)));
         }
-        let code = V::load(proof, &pending.origin[from..]) + (raw ^ V::load(proof, &pending.flip[from..]));
+        let origin = V::load(proof, &pending.origin[from..]);
+        let flip = mask & (c(0) - origin.right(F::WIDTH - 1));
+        let flip = if F::ZONES { flip.keep(V::not(raw_bits.eq(c(F::WIDTH - 1)))) } else { flip };
+        let code = origin + (raw ^ flip);
         code.store_u16(&mut codes[from..]);
     }
     bad == 0
@@ -172,7 +172,6 @@ fn find<V: Int, F: Format>(
         start: cells.start,
         freq: cells.end - cells.start,
         origin: cells.first | (cells.sign & shared.c(F::MAGNITUDES)),
-        flip: shared.flip::<F>(&cells),
         raw_bits: cells.raw_bits,
         raw_end: cells.ranks,
     };
@@ -198,9 +197,9 @@ fn search<V: Int>(
     let (mut slots, mut scales) = ([0; LANES], [0; LANES]);
     slot.store(&mut slots);
     q.store(&mut scales);
-    let mut fields = [[0; LANES]; 6];
-    let Found { start, freq, origin, flip, raw_bits, raw_end } = found;
-    let places = [start, freq, origin, flip, raw_bits, raw_end];
+    let mut fields = [[0; LANES]; 5];
+    let Found { start, freq, origin, raw_bits, raw_end } = found;
+    let places = [start, freq, origin, raw_bits, raw_end];
     for (field, place) in fields.iter_mut().zip(&places) {
         place.store(field);
     }
@@ -208,17 +207,13 @@ fn search<V: Int>(
         let scalar = ScalarModel::new(model.format, model.exponent, model.shape, mu[i], scales[i]);
         let one = scalar.find(slots[i] as u32);
         let cell = one.cell;
-        // Negative cells count up to the smallest magnitude, but zones from it; an escape's raw value is the code.
-        let (origin, flip, raw_end) = match one.number {
-            None => (0, 0, 1 << 16),
-            Some(number) if number >= 0 => (cell.first_rank, 0, cell.ranks),
-            Some(_) if cell.zone => (model.format.magnitudes(), 0, cell.ranks),
-            Some(_) => {
-                let first = -cell.first_rank - cell.ranks;
-                (first | model.format.magnitudes(), cell.ranks - 1, cell.ranks)
-            }
+        let (origin, raw_end) = match one.number {
+            // The raw value is the code.
+            None => (0, 1 << 16),
+            Some(number) if number >= 0 => (cell.first_rank, cell.ranks),
+            Some(_) => (-cell.first_rank - cell.ranks | model.format.magnitudes(), cell.ranks),
         };
-        let values = [one.start as i32, one.freq as i32, origin, flip, cell.raw_bits as i32, raw_end];
+        let values = [one.start as i32, one.freq as i32, origin, cell.raw_bits as i32, raw_end];
         fields.iter_mut().zip(values).for_each(|(field, value)| field[i] = value);
     }
     for (field, place) in fields.iter().zip(places) {

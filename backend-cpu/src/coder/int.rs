@@ -92,7 +92,7 @@ pub(crate) trait Int:
     fn max(self, other: Self) -> Self;
     /// Without its sign; `self > -2^31`.
     fn abs(self) -> Self;
-    /// With the sign of `by` too, or 0 if that is 0; `self > -2^31`.
+    /// With the sign of `by` too; `self > -2^31`. If `by` is 0, `self` or 0.
     fn sign(self, by: Self) -> Self;
     /// Leading zeros of `0 <= self`; 32 for 0.
     fn leading_zeros(self) -> Self;

@@ -75,9 +75,10 @@ fn check<V: Int>(proof: V::Proof, seed: u64) {
         "float" => |v| v[3].float(),
     );
     let far = a.map(|a| a.max(-i32::MAX));
-    same!(V, proof, seed, [&far, &b];
+    let odd = b.map(|b| b | 1);
+    same!(V, proof, seed, [&far, &b, &odd];
         "abs" => |v| v[0].abs(),
-        "sign" => |v| v[0].sign(v[1]),
+        "sign" => |v| v[0].sign(v[2]),
         "keep" => |v| v[0].keep(v[0].gt(v[1])),
     );
     // Results that fit 16 bits.

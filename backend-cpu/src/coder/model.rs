@@ -3,6 +3,7 @@
 //!
 //! Cells of magnitudes are runs of values, and a cell's first value, a whole number of units, says all about it: the binade of the values below it
 //! says where its edge is, and the binade of its own how wide it is. An edge has the number of the cell above it; those below 0 mirror the others.
+//! Binades are counted as those of `f32` are: that of 1 unit is 127. Values below the first normal one are in its binade.
 
 use speckv_predictor::core::PlaneModel;
 use speckv_predictor::core::limits::{
@@ -43,7 +44,9 @@ const FIRSTS: [i32; 8] = [0, 16, 40, 40, 48, 48, 48, 48];
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<V: Int> {
     proof: V::Proof,
+    /// Fraction bits of all values here: as many more than the plane's as make the smallest scale count 2048.
     exponent: i32,
+    raise: i32,
     /// The largest magnitude's value.
     largest: i32,
     /// `65536 - escape`.
@@ -61,17 +64,14 @@ pub(crate) struct Shared<V: Int> {
 #[derive(Clone, Copy)]
 pub(crate) struct Window<V: Int> {
     mu: V,
-    /// Differences from the mean are moved left, then right, to count 1024 a power of two, and grow or shrink by the rest of the scale.
-    left: V,
+    /// Differences from the mean are moved so far to the right to count 1024 a power of two, and grow or shrink by the rest of the scale.
     right: V,
     more: V,
     less: V,
-    /// Exponent fields whose binades are one cell wide, and whose codes are one.
+    /// Binades that are one cell wide, and whose codes are one.
     eb: V,
     top: V,
     base: V,
-    /// log2 of the width of the cells between them.
-    width: V,
     /// First exponent field above the zone, or 0; and the value there.
     ez: V,
     zone_end: V,
@@ -86,7 +86,7 @@ pub(crate) struct Window<V: Int> {
 /// Where magnitudes lie among cells.
 #[derive(Clone, Copy)]
 struct Place<V: Int> {
-    /// Exponent field, at least 1; raw bits of the cells there; log2 of their width.
+    /// Binade; raw bits of the cells there; log2 of their width.
     t: V,
     raw_bits: V,
     width: V,
@@ -119,15 +119,22 @@ impl<V: Int> Shared<V> {
     /// Of a plane; nothing if its scales or units are such that 32 bits need more care than is taken here.
     pub(crate) fn new<F: Format>(proof: V::Proof, plane: &PlaneModel<'_>) -> Option<Self> {
         let (low, high) = octaves(plane);
+        let raise = (11 - low).max(0);
+        let exponent = plane.exponent + raise;
         // Cells begin at whole numbers of units: the first one above a zone, or the first normal one, or all between.
         let eb = (low - 2 - plane.exponent + F::BIAS).max(1 - F::MB);
         let whole = (eb + 1 - ZONE_BINADES).max(eb.min(1)) + plane.exponent >= F::BIAS;
-        // Reaches are below 2^30, and the exponent field of 0 is no more than 1.
-        let tame = whole && high <= 25 && plane.exponent >= F::BIAS - 128;
-        let largest = largest(plane).filter(|_| tame)?;
+        // Means and reaches are below 2^30, even raised, and windows below 2^31.
+        let bits = plane.mu.iter().fold(0, |bits, mu| bits | mu.unsigned_abs());
+        let room = raise == 0 || u64::from(bits) + (32 << high) < 1 << (30 - raise);
+        // Binades fit, and 0 is in that of the first normal value; where that is below a unit there are always zones.
+        let binades = (F::BIAS - 128..=120).contains(&exponent) && (!F::WIDE || eb >= ZONE_BINADES);
+        let tame = whole && high + raise <= 25 && room && binades;
+        let largest = largest(&PlaneModel { exponent, ..*plane }).filter(|_| tame)?;
         Some(Shared {
             proof,
-            exponent: plane.exponent,
+            exponent,
+            raise,
             largest,
             end: 65536 - i32::from(plane.shape.escape()),
             mant: V::table16(proof, &MANT.map(|m| m as i32)),
@@ -166,30 +173,38 @@ impl<V: Int> Shared<V> {
     #[inline(always)]
     pub(crate) fn window<F: Format>(&self, mu: V, q: V) -> Window<V> {
         let c = |x| self.c(x);
-        let (octave, fraction) = (q.right(4), q & c(15));
+        let (mu, octave, fraction) = (mu.left(self.raise), q.right(4) + c(self.raise), q & c(15));
         let mant = fraction.lookup16(&self.mant);
-        // MANT * 2^(octave - 11): one of the shifts is by a negative number of bits, which gives 0, or both are by none.
-        let reach = mant.shl_any(octave - c(11)) | mant.shr_any(c(11) - octave);
-        let eb = (octave + c(F::BIAS - 2 - self.exponent)).max(c(1 - F::MB));
-        let first = eb.max(c(1)) - c(1);
-        let (ez, base) = if F::ZONES {
-            let ez = (eb - c(ZONE_BINADES - 1)).max(c(0));
-            (ez, first - ez + ez.min(c(1)))
+        let reach = mant.shl(octave - c(11)) & c(-1 << self.raise);
+        let binade = octave + c(125);
+        // In exponent fields `eb` is so much more.
+        let field = F::BIAS - 127 - self.exponent;
+        let (eb, ez, base, zone_end);
+        if F::WIDE {
+            eb = binade;
+            ez = eb + c(field + 1 - ZONE_BINADES);
+            base = c(ZONE_BINADES - 1);
+            zone_end = c(1).shl(eb - c(126 + ZONE_BINADES));
         } else {
-            (c(0), first)
-        };
-        let zone_end = c(1).shl_any(ez + c(self.exponent - F::BIAS)).keep(ez.gt(c(0)));
+            eb = binade.max(c(1 - F::MB - field));
+            let first = eb.max(c(1 - field)) - c(1 - field);
+            if F::ZONES {
+                ez = (eb + c(field + 1 - ZONE_BINADES)).max(c(0));
+                base = first - ez + ez.min(c(1));
+                zone_end = c(1).shl_any(ez + c(self.exponent - F::BIAS)).keep(ez.gt(c(0)));
+            } else {
+                (ez, base, zone_end) = (c(0), first, c(0));
+            }
+        }
         let zero = c(0);
         let mut w = Window {
             mu,
-            left: (c(10) - octave).max(c(0)),
-            right: (octave - c(10)).max(c(0)),
+            right: octave - c(10),
             more: mant - c(1 << 15),
             less: fraction.lookup16(&self.less),
             eb,
             top: eb + c(F::MB),
             base,
-            width: eb + c(self.exponent - F::BIAS),
             ez,
             zone_end,
             lowest: (mu - reach).max(c(1 - FIXED_LIMIT)),
@@ -204,16 +219,18 @@ impl<V: Int> Shared<V> {
         w
     }
 
-    /// The exponent field, at least 1, of a value below 2^31; of a negative one anything.
+    /// The binade of a value below 2^31; of a negative one anything.
     #[inline(always)]
-    fn field<F: Format>(&self, value: V) -> V {
-        (value.exponent() + self.c(F::BIAS - 127 - self.exponent)).max(self.c(1))
+    fn binade<F: Format>(&self, value: V) -> V {
+        let binade = value.exponent();
+        // Of wide formats only 0 is below the first normal value, and 0 is in a zone, whatever its binade.
+        if F::WIDE { binade } else { binade.max(self.c(128 + self.exponent - F::BIAS)) }
     }
 
     /// Half a code's step in a binade, in units rounded down.
     #[inline(always)]
     fn half_step<F: Format>(&self, t: V) -> V {
-        self.c(1).shl_any(t + self.c(self.exponent - F::BIAS - F::MB - 1))
+        self.c(1).shl_any(t - self.c(128 + F::MB))
     }
 
     /// What cells are like in a binade.
@@ -223,24 +240,25 @@ impl<V: Int> Shared<V> {
         let away = t - near;
         // Of the shifted and the plain one: beyond the top a binade has 2^MB cells, below `eb` one.
         let add = w.base + away.max(away.left(F::MB));
-        Place { t, raw_bits: w.top - near, width: w.width + away, add }
+        Place { t, raw_bits: w.top - near, width: w.eb + away - self.c(127), add }
     }
 
     /// `Grid::number` of `ElementFormat::rank_of_fixed`. Twice the first significand of a binade gives what the first of the next gives.
     #[inline(always)]
     fn number<F: Format>(&self, w: &Window<V>, value: V) -> V {
         let v = value.abs().min(self.c(self.largest));
-        let t = self.field::<F>(v);
+        let t = self.binade::<F>(v);
         let place = self.place::<F>(w, t);
         let number = place.add + (v + self.half_step::<F>(t)).shr_any(place.width);
         let number = if F::ZONES { number.max(self.c(0)) } else { number };
         number ^ value.right_signed(31)
     }
 
-    /// Where magnitudes from a cell's first value on begin: half a step below, rounded down; `below` is the binade of the values below.
+    /// Where magnitudes from a cell's first value on begin: half a step below, rounded down to the plane's own units; `below` is the binade of the
+    /// values below.
     #[inline(always)]
     fn edge<F: Format>(&self, value: V, below: V) -> V {
-        (value - self.half_step::<F>(below).max(self.c(1))).max(self.c(0))
+        (value - self.half_step::<F>(below).max(self.c(1 << self.raise))).max(self.c(0))
     }
 
     /// `ScalarModel::lower` of edges of any number, those outside the window included.
@@ -249,7 +267,7 @@ impl<V: Int> Shared<V> {
     #[inline(always)]
     fn lower(&self, w: &Window<V>, number: V, edge: V) -> V {
         let c = |x| self.c(x);
-        let z = (edge.sign(number) - w.mu).shl(w.left).sar(w.right).shrunk(w.less);
+        let z = (edge.sign(number) - w.mu).sar(w.right).shrunk(w.less);
         let m = z.abs();
         let segment = m.right(11);
         let at = m.shl(segment.lookup8(&self.shifts));
@@ -271,10 +289,10 @@ impl<V: Int> Shared<V> {
         // Four entries an octave.
         let (z, fall) = (tail.right(21) - c(127 << 2)).lookup64(&self.guesses);
         let z = z - tail.right(5).high_product(fall);
-        let value = w.mu + z.sign(away).grown(w.more).shl(w.right).sar(w.left);
+        let value = w.mu + z.sign(away).grown(w.more).shl(w.right);
         let value = value.max(w.lowest).min(w.highest);
         let v = value.abs();
-        let place = self.place::<F>(w, self.field::<F>(v));
+        let place = self.place::<F>(w, self.binade::<F>(v));
         // Where codes are as wide as cells their edges are half a cell below their values; elsewhere less.
         let lead = (v + c(3).shl_any(place.width - c(2))).shr_any(place.width);
         let number = place.add + lead;
@@ -289,15 +307,15 @@ impl<V: Int> Shared<V> {
     pub(crate) fn find<F: Format>(&self, w: &Window<V>, slot: V) -> Cells<V> {
         let c = |x| self.c(x);
         let one = self.guess::<F>(w, slot);
-        let lower = self.lower(w, one.number, self.edge::<F>(one.value, self.field::<F>(one.value - c(1))));
+        let lower = self.lower(w, one.number, self.edge::<F>(one.value, self.binade::<F>(one.value - c(1))));
         let number = one.number + ((slot - lower).right_signed(31) | c(1));
         let (near, far) = (one.number.abs(), number.abs());
         // -1 towards 0.
         let inward = (far - near).right_signed(31);
-        let place = self.place::<F>(w, self.field::<F>(one.value + inward));
+        let place = self.place::<F>(w, self.binade::<F>(one.value + inward));
         let value = one.value + ((c(1).shl_any(place.width) ^ inward) - inward);
         let value = if F::ZONES { value.max(w.zone_end).keep(far.gt(c(0))) } else { value };
-        let other = self.lower(w, number, self.edge::<F>(value, self.field::<F>(value - c(1))));
+        let other = self.lower(w, number, self.edge::<F>(value, self.binade::<F>(value - c(1))));
         let magnitude = near.min(far);
         let lead = (magnitude - place.add).shl(place.raw_bits);
         let cells = Cells {
@@ -305,7 +323,7 @@ impl<V: Int> Shared<V> {
             end: lower.max(other),
             raw_bits: place.raw_bits,
             sign: number.min(one.number).right_signed(31),
-            first: (place.t - c(1)).left(F::MB) + lead,
+            first: (place.t + c(F::BIAS - 128 - self.exponent)).left(F::MB) + lead,
             ranks: c(1).shl(place.raw_bits),
         };
         if F::ZONES { self.zones::<F>(w, magnitude.eq(c(0)), cells) } else { cells }
@@ -316,8 +334,8 @@ impl<V: Int> Shared<V> {
     pub(crate) fn cells<F: Format>(&self, w: &Window<V>, m: V, sign: V) -> (Cells<V>, V::Mask) {
         let c = |x| self.c(x);
         let field = m.right(F::MB);
-        let place = self.place::<F>(w, field.max(c(1)));
-        let before = (place.t - c(1)).left(F::MB);
+        let place = self.place::<F>(w, field.max(c(1)) + c(127 + self.exponent - F::BIAS));
+        let before = (field.max(c(1)) - c(1)).left(F::MB);
         let lead = (m - before).shr(place.raw_bits);
         let value = lead.shl_any(place.width);
         let (mut magnitude, mut inner) = (lead + place.add, value);
@@ -327,9 +345,9 @@ impl<V: Int> Shared<V> {
             let zero = c(0);
             (magnitude, inner) = (V::select(zone, zero, magnitude), V::select(zone, zero, inner));
             outer = V::select(zone, w.zone_end, outer);
-            below = V::select(zone, (w.ez - c(1)).max(c(1)), below);
+            below = V::select(zone, (w.ez - c(1)).max(c(1)) + c(127 + self.exponent - F::BIAS), below);
         }
-        let inner = self.edge::<F>(inner, self.field::<F>(inner - c(1)));
+        let inner = self.edge::<F>(inner, self.binade::<F>(inner - c(1)));
         let inner = self.lower(w, (magnitude ^ sign) - sign, inner);
         let outer = self.lower(w, ((magnitude + c(1)) ^ sign) - sign, self.edge::<F>(outer, below));
         let cells = Cells {
@@ -349,7 +367,7 @@ impl<V: Int> Shared<V> {
     #[inline(always)]
     fn zones<F: Format>(&self, w: &Window<V>, zero: V::Mask, cells: Cells<V>) -> Cells<V> {
         let c = |x| self.c(x);
-        let zone = zero & w.ez.gt(c(0));
+        let zone = if F::WIDE { zero } else { zero & w.ez.gt(c(0)) };
         Cells {
             raw_bits: V::select(zone, c(F::WIDTH - 1), cells.raw_bits),
             first: cells.first.keep(V::not(zone)),
@@ -363,12 +381,5 @@ impl<V: Int> Shared<V> {
     pub(crate) fn zone<F: Format>(&self, cells: &Cells<V>) -> V::Mask {
         const { assert!(F::MB < F::WIDTH - 1) };
         cells.raw_bits.eq(self.c(F::WIDTH - 1))
-    }
-
-    /// What to exclusive-or raw values with to count magnitudes from the first one: negative cells count down, zones do not.
-    #[inline(always)]
-    pub(crate) fn flip<F: Format>(&self, cells: &Cells<V>) -> V {
-        let flip = (cells.ranks - self.c(1)) & cells.sign;
-        if F::ZONES { flip.keep(V::not(self.zone::<F>(cells))) } else { flip }
     }
 }

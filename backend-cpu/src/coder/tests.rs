@@ -243,7 +243,8 @@ fn check_taken(coder: impl Coder, seed: u64) {
     let mut rng = Random::new(seed);
     let mut plane = Plane::random(&mut rng, 4, LANES);
     plane.exponent = rng.within(17, 27);
-    plane.channel.iter_mut().for_each(|c| *c = rng.within(180, 385) as i16);
+    plane.mu.iter_mut().for_each(|mu| *mu >>= 5);
+    plane.channel.iter_mut().for_each(|c| *c = rng.within(180, 340) as i16);
     plane.token.iter_mut().for_each(|t| *t = rng.within(-30, 30) as i16);
     let taken = coder.symbols(&plane.model(), &[0; 4 * LANES], &mut [Symbol::default(); 4 * LANES]);
     assert!(taken.is_some(), "seed {seed}");

@@ -14,6 +14,8 @@ pub(crate) trait Format {
     const BIAS: i32 = Self::FORMAT.bias();
     const WIDTH: i32 = Self::FORMAT.width() as i32;
     const MAGNITUDES: i32 = Self::FORMAT.magnitudes();
+    /// Whether exponents reach so far that every cache has zones.
+    const WIDE: bool = Self::BIAS == 127;
 }
 
 macro_rules! formats {

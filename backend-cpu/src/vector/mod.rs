@@ -39,7 +39,6 @@ macro_rules! operations {
         $then! {
             $($arg)*
             fn combine(low: &mut [i32], middle: &[i32], high: &[i32], shift: u32);
-            fn finish(acc: &[i32], row: Scale, columns: Columns<'_>, add: bool, out: &mut [i32]);
             fn accumulate(totals: &mut [i64], low: &[i32], high: &[i32], octaves: u32);
             fn divide(totals: &[i64], lift: i32, fold: i32, recip: i64, shift: i32, out: &mut [i32]);
             fn add(x: &mut [i32], y: &[i32]);
@@ -66,6 +65,7 @@ macro_rules! special {
                 out: &mut [i16; BLOCK],
             ) -> (i32, i64);
             fn quantise(x: &[i32], how: &Quantise, out: &mut [i16], scratch: &mut [i32]) -> Scale;
+            fn finish(acc: &[i32], row: Scale, columns: Columns<'_>, add: bool, out: &mut [i32]);
         }
     };
 }

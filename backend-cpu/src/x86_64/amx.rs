@@ -14,13 +14,15 @@ use speckv_predictor::fixed::Scale;
 use crate::kernel::{Kernel, Line8};
 use crate::path::x86::HasAmx;
 use crate::vector::{Columns, Steps, operations};
-use crate::x86_64::{packing, vectorised};
+use crate::x86_64::avx512vnni::Wide;
+use crate::x86_64::{packing, special512, vectorised};
 
 /// int8 digits by `tdpbssd`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tiles(pub HasAmx);
 
 operations!(vectorised, { Vector, Tiles, "avx2,avx512f,avx512bw,avx512dq,avx512vl" });
+special512!(Tiles, |p: Tiles| Wide(p.0.avx512vnni()));
 
 /// Blocks of 16 outputs in a panel.
 const LINES: usize = 4;
@@ -40,6 +42,7 @@ impl Kernel for Tiles {
     const PART: usize = 32;
     const BLOCK_BYTES: usize = 640 << 10;
     const BLOCK_ROWS: usize = 288;
+    const QUERIES: usize = 32;
 
     packing!(i8, "avx512f,avx512bw,avx512vl");
 

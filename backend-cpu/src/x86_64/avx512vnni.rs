@@ -13,7 +13,7 @@ use crate::kernel::{Kernel, Line8, Line16};
 use crate::path::x86::HasAvx512Vnni;
 use crate::vector::{Columns, Steps, operations};
 use crate::x86_64::int512::I512;
-use crate::x86_64::{coder, packing, vectorised};
+use crate::x86_64::{coder, packing, special512, vectorised};
 
 /// int8 digits by `vpdpbusd`.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct Wide(pub HasAvx512Vnni);
 operations!(vectorised, { Vector, Narrow, "avx2,avx512f,avx512bw,avx512dq,avx512vl" });
 coder!(HasAvx512Vnni, Pair<I512>, "avx2,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl");
 operations!(vectorised, { Vector, Wide, "avx2,avx512f,avx512bw,avx512dq,avx512vl" });
+special512!(Narrow, |p: Narrow| Wide(p.0));
+special512!(Wide, |p| p);
 
 /// A tile of up to 6 rows x 64 outputs: 24 accumulators, 4 registers of weights and one of the left operand, of 32.
 macro_rules! kernel {

@@ -223,12 +223,10 @@ impl Int for I512 {
 
     #[inline(always)]
     fn sign(self, by: I512) -> I512 {
-        // SAFETY: `self` proves AVX-512 F.
+        // SAFETY: `self` proves AVX-512 DQ.
         unsafe {
-            let zero = _mm512_setzero_si512();
-            let (some, negative) = (_mm512_test_epi32_mask(by.0, by.0), _mm512_movepi32_mask(by.0));
-            let x = _mm512_maskz_mov_epi32(some, self.0);
-            I512(_mm512_mask_sub_epi32(x, negative, zero, self.0))
+            let negative = _mm512_movepi32_mask(by.0);
+            I512(_mm512_mask_sub_epi32(self.0, negative, _mm512_setzero_si512(), self.0))
         }
     }
 

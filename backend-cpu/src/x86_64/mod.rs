@@ -4,6 +4,7 @@ pub(crate) mod amx;
 pub(crate) mod avx2;
 pub(crate) mod avx512vnni;
 mod digits512;
+mod finish512;
 pub(crate) mod int256;
 pub(crate) mod int512;
 mod weigh512;
@@ -28,6 +29,48 @@ macro_rules! vectorised {
     };
 }
 pub(crate) use vectorised;
+
+/// Implements [`Special`](crate::vector::Special) for a type whose values prove AVX-512, with what is written for its registers; `$wide` makes
+/// a value of the type that those take.
+macro_rules! special512 {
+    ($type:ty, $wide:expr) => {
+        impl crate::vector::Special for $type {
+            #[inline]
+            fn weigh(
+                self,
+                products: &[i32],
+                row: Scale,
+                columns: Columns<'_>,
+                factors: &[i32],
+                exp2: &crate::vector::Exp2,
+                out: &mut [i16; speckv_predictor::portable::attention::BLOCK],
+            ) -> (i32, i64) {
+                // SAFETY: `self` proves the features.
+                unsafe { crate::x86_64::weigh512::weigh(products, row, columns, factors, exp2, out) }
+            }
+
+            #[inline]
+            fn quantise(
+                self,
+                x: &[i32],
+                how: &speckv_predictor::backend::Quantise,
+                out: &mut [i16],
+                scratch: &mut [i32],
+            ) -> Scale {
+                let wide = $wide;
+                // SAFETY: as above.
+                unsafe { crate::x86_64::digits512::quantise(wide(self), x, how, out, scratch) }
+            }
+
+            #[inline]
+            fn finish(self, acc: &[i32], row: Scale, columns: Columns<'_>, add: bool, out: &mut [i32]) {
+                // SAFETY: as above.
+                unsafe { crate::x86_64::finish512::finish(acc, row, columns, add, out) }
+            }
+        }
+    };
+}
+pub(crate) use special512;
 
 /// Implements [`Coder`](crate::coder::Coder) for a type whose values prove the features, with vectors that they allow.
 macro_rules! coder {

@@ -3,41 +3,17 @@
 
 use core::arch::x86_64::*;
 
-use speckv_predictor::backend::Quantise;
 use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::attention::{BLOCK, block_exponent};
 
-use crate::vector::{self, Columns, Exp2, NEVER, Special};
-use crate::x86_64::avx512vnni::Wide;
-
-impl Special for Wide {
-    #[inline]
-    fn weigh(
-        self,
-        products: &[i32],
-        row: Scale,
-        columns: Columns<'_>,
-        factors: &[i32],
-        exp2: &Exp2,
-        out: &mut [i16; BLOCK],
-    ) -> (i32, i64) {
-        // SAFETY: `self` proves the features.
-        unsafe { weigh(products, row, columns, factors, exp2, out) }
-    }
-
-    #[inline]
-    fn quantise(self, x: &[i32], how: &Quantise, out: &mut [i16], scratch: &mut [i32]) -> Scale {
-        // SAFETY: `self` proves the features.
-        unsafe { super::digits512::quantise(self, x, how, out, scratch) }
-    }
-}
+use crate::vector::{self, Columns, Exp2, NEVER};
 
 /// The low or high word of each lane.
 const EVEN: u32 = 0x5555_5555;
 
 /// See [`vector::weigh`].
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl")]
-fn weigh(
+pub(super) fn weigh(
     products: &[i32],
     row: Scale,
     columns: Columns<'_>,

@@ -29,7 +29,7 @@ pub use attention::attention;
 pub use coding::{decode_damaged, encode_and_decode, learn, observe, reject, values};
 pub use heads::heads;
 pub use inputs::Pattern;
-pub use product::{gemm, load_all_sizes, regress};
+pub use product::{feed_forward, gemm, load_all_sizes, regress};
 pub use rows::{
     activate, add, append, columns, head_norm, lookup, power, put, quantise, repeat, rms, rope, silu,
     token_scale, transfer,
@@ -60,7 +60,7 @@ macro_rules! conformance_properties {
     ($then:ident, $argument:tt) => {
         $then! {
             $argument
-            transfer repeat lookup quantise rms gemm load_all_sizes regress head_norm heads rope columns add put silu activate append attention
+            transfer repeat lookup quantise rms gemm load_all_sizes regress feed_forward head_norm heads rope columns add put silu activate append attention
             power token_scale encode_and_decode decode_damaged reject observe learn values
         }
     };

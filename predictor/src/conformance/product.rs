@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::inputs::Pattern;
 use super::{Case, definition};
-use crate::backend::{Backend, Quantise, Rotary, Store};
+use crate::backend::{Backend, Mlp, Quantise, Rotary, Silu, Store};
 use crate::data::{Digits, Ints, Weights};
 use crate::fixed::{LIMIT, Scale};
 use crate::random::Random;
@@ -45,7 +45,15 @@ impl Product {
             self.store,
             self.before.cols,
         );
-        Case::new(b, what, seed).same(&self.of(b), &self.of(&definition()));
+        let (case, expected) = (Case::new(b, what, seed), self.of(&definition()));
+        case.same(&self.of(b), &expected);
+        if self.how.group == self.x.cols {
+            let matrix = b.load(self.weights.clone()).expect("weights that fit their description");
+            let (x, mut out) = (b.upload(self.x.clone()), b.upload(self.before.clone()));
+            let factor = self.factor.clone().map(|f| b.upload_scales(f));
+            b.product(&x, &self.how, &matrix, factor.as_ref(), self.store, &mut out);
+            case.same(&b.download(&out), &expected);
+        }
     }
 }
 
@@ -84,7 +92,7 @@ fn product(
     Product { x, how, weights, factor, store, before }
 }
 
-/// `gemm`: all pairs of digits, patterns and exponents; odd sizes, column offsets, add and set, factors and bias.
+/// `gemm` and `product`: all pairs of digits, patterns and exponents; odd sizes, column offsets, add and set, factors and bias.
 pub fn gemm<B: Backend>(b: &B) {
     let mut seed = 0;
     for a in BOTH {
@@ -120,6 +128,48 @@ pub fn gemm<B: Backend>(b: &B) {
                     product(rng, (2, k, 3), (a, w), patterns).check(b, seed, &format!("{patterns:?}"));
                 }
             }
+        }
+    }
+}
+
+/// `feed_forward`: few rows and many, an MLP that panels cut evenly and others, all digits, wide columns, Hadamard transforms.
+pub fn feed_forward<B: Backend>(b: &B) {
+    fn apply<B: Backend>(
+        b: &B,
+        x: &Ints,
+        gate_up: &Weights,
+        down: &Weights,
+        (normed, silu, act): (Quantise, Silu, Quantise),
+    ) -> Ints {
+        let [gate_up, down] = [gate_up, down].map(|w| b.load(w.clone()).expect("weights"));
+        let mlp = Mlp { ffn: act.group, normed, gate_up: &gate_up, silu, act, down: &down };
+        let mut hidden = b.upload(x.clone());
+        b.feed_forward(&mut hidden, &mlp, x.rows);
+        b.download(&hidden)
+    }
+    let mut seed = 3000;
+    for (rows, hidden, ffn) in
+        [(1, 16, 16), (3, 33, 64), (5, 64, 80), (70, 96, 320), (130, 40, 512), (200, 64, 192), (67, 72, 600)]
+    {
+        for (a, w) in [(Digits::One, Digits::One), (Digits::Two, Digits::One), (Digits::One, Digits::Two)] {
+            seed += 1;
+            let rng = &mut Random::new(seed);
+            let x = Pattern::Full.ints(rng, rows, hidden);
+            let bias = rng.bits() & 1 == 0;
+            let gate_up = Pattern::Full.weights(rng, 2 * ffn, hidden, w, (-36, -30), bias);
+            let down = Pattern::Full.weights(rng, hidden, ffn, w, (-36, -30), false);
+            let wide = rng.pick(&[0, 1, 16]).min(hidden);
+            let eps = rng.scale(-31, -20);
+            let normed = Quantise { norm: Some(eps), wide, ..Quantise::rows(hidden, a, rng.within(12, 20)) };
+            let [gate, up, out] = [(14, 22), (14, 22), (10, 22)].map(|(low, high)| rng.within(low, high));
+            let silu = Silu { gate, up, out };
+            let hadamard = ffn.trailing_zeros().min(6);
+            let act = Quantise { hadamard, ..Quantise::rows(ffn, a, silu.out) };
+            let what =
+                format!("feed_forward of {rows} x {hidden}, ffn {ffn}, digits {a:?} x {w:?}, wide {wide}");
+            let all = (normed, silu, act);
+            Case::new(b, what, seed)
+                .same(&apply(b, &x, &gate_up, &down, all), &apply(&definition(), &x, &gate_up, &down, all));
         }
     }
 }

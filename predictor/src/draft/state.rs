@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use speckv_codec_core::Part;
 
 use super::net::{NetLayer, Rest};
-use crate::backend::{Attention, Backend, HeadNorm, Quantise, Silu, Store};
+use crate::backend::{Attention, Backend, HeadNorm, Mlp, Quantise, Silu, Store};
 use crate::data::Digits;
 use crate::fixed::Scale;
 use crate::layer::Layer;
@@ -89,20 +89,20 @@ impl<'a, B: Backend> State<'a, B> {
         (&mut self.layer, self.powers.as_ref().map(|[k, v]| [k, v]))
     }
 
-    fn normed(&self, b: &B, d: usize) -> B::Rows {
-        let how = Quantise {
+    /// How the residual stream becomes digits in front of a matrix.
+    fn normed(&self, d: usize) -> Quantise {
+        Quantise {
             norm: Some(self.eps()),
             wide: self.net.wide,
             ..Quantise::rows(self.net.hidden, digits(d), self.net.hidden_exponent)
-        };
-        b.quantise(self.hidden(), &how)
+        }
     }
 
     /// Predicts a layer's keys (before RoPE) and values from the residual stream.
     pub fn begin_layer(&mut self, b: &B, layer: usize, weights: &NetLayer<B>) {
         let w = self.layer.width();
         let mut kv = b.room(self.layer.tokens(), 2 * w);
-        b.gemm(&self.normed(b, self.net.digits.kv), &weights.kv, None, Store::SET, &mut kv);
+        b.product(self.hidden(), &self.normed(self.net.digits.kv), &weights.kv, None, Store::SET, &mut kv);
         if let Some(norm) = &weights.key_norm {
             b.head_norm(&mut kv, 0..w, self.exponents(layer).raw_key, self.eps(), norm);
         }
@@ -116,9 +116,8 @@ impl<'a, B: Backend> State<'a, B> {
     pub fn correct(&mut self, b: &B, layer: usize, part: Part, gain: &B::Matrix) {
         let how =
             Quantise::rows(self.layer.width(), self.residual, self.about.exponents[layer][part as usize]);
-        let rows = b.quantise(self.layer.innovation(part), &how);
         let hidden = self.hidden.as_mut().expect("a run has begun");
-        b.gemm(&rows, gain, self.rms.as_ref(), Store::ADD, hidden);
+        b.product(self.layer.innovation(part), &how, gain, self.rms.as_ref(), Store::ADD, hidden);
     }
 
     fn attention_digits(&self, exponent: i32, gain: Scale) -> Quantise {
@@ -165,13 +164,14 @@ impl<'a, B: Backend> State<'a, B> {
             }
         };
         let mut query = b.room(self.layer.tokens(), wide);
-        b.gemm(&self.normed(b, net.digits.q), q, None, Store::SET, &mut query);
+        b.product(self.hidden(), &self.normed(net.digits.q), q, None, Store::SET, &mut query);
         // Scores in octaves: log2(e) / sqrt(head_dim), and 1 / block for the unnormalised Hadamard of query and key.
         let gain = LOG2_E.times(inverse_sqrt(hd)).times(hadamard_gain(2 * hd.trailing_zeros()));
         let norm = norm.map(|weight| HeadNorm { exponent: e.raw_query, eps: self.eps(), weight });
         let how = self.attention_digits(e.query, gain);
-        let query = b.heads(&mut query, 0..wide, norm.as_ref(), &self.layer.rotary(false), &how);
+        let rows = b.heads(&mut query, 0..wide, norm.as_ref(), &self.layer.rotary(false), &how);
         self.remember(b, layer, &key, &value);
+        [query, key, value].into_iter().for_each(|x| b.reuse(x));
         let how = Attention {
             heads: net.heads,
             kv_heads: self.about.kv_heads,
@@ -180,7 +180,9 @@ impl<'a, B: Backend> State<'a, B> {
             out_exponent: e.attention,
         };
         let [keys, values] = self.past[layer].as_ref().expect("remembered above");
-        b.attention(&query, keys, values, self.layer.start(), &how)
+        let mixed = b.attention(&rows, keys, values, self.layer.start(), &how);
+        b.reuse_rows(rows);
+        mixed
     }
 
     /// Adds the output projection of what [`State::attend`] gave.
@@ -191,14 +193,15 @@ impl<'a, B: Backend> State<'a, B> {
             digits(net.digits.o),
             self.exponents(layer).attention,
         );
-        let rows = b.quantise(mixed, &Quantise { hadamard: net.hadamard_o, ..plain });
-        b.gemm(&rows, o, None, Store::ADD, self.hidden.as_mut().expect("a run has begun"));
+        let how = Quantise { hadamard: net.hadamard_o, ..plain };
+        b.product(mixed, &how, o, None, Store::ADD, self.hidden.as_mut().expect("a run has begun"));
     }
 
     /// Gate and up of the MLP, in one matrix.
     pub fn gate_up(&self, b: &B, gate_up: &B::Matrix) -> B::Ints {
         let mut both = b.room(self.layer.tokens(), 2 * self.net.ffn);
-        b.gemm(&self.normed(b, self.net.digits.gate_up), gate_up, None, Store::SET, &mut both);
+        let how = self.normed(self.net.digits.gate_up);
+        b.product(self.hidden(), &how, gate_up, None, Store::SET, &mut both);
         both
     }
 
@@ -223,9 +226,17 @@ impl<'a, B: Backend> State<'a, B> {
     pub fn rest(&mut self, b: &B, layer: usize, w: &Rest<B>) {
         let mixed = self.attend(b, layer, &w.q, w.query_norm.as_deref());
         self.output(b, layer, &mixed, &w.o);
-        let both = self.gate_up(b, &w.gate_up);
-        let act = b.activate(&both, self.silu(layer), &self.down_digits(layer));
-        self.down(b, &act, &w.down);
+        b.reuse(mixed);
+        let mlp = Mlp {
+            ffn: self.net.ffn,
+            normed: self.normed(self.net.digits.gate_up),
+            gate_up: &*w.gate_up,
+            silu: self.silu(layer),
+            act: self.down_digits(layer),
+            down: &*w.down,
+        };
+        let rows = self.layer.tokens();
+        b.feed_forward(self.hidden.as_mut().expect("a run has begun"), &mlp, rows);
     }
 
     /// Drops a layer's keys and values: no later run will follow.

@@ -14,8 +14,8 @@ use super::scales::Scales;
 use super::units::Format;
 
 /// Where the window of a scalar lies, as `ScalarModel::new` has it.
+#[derive(Clone, Copy)]
 struct Window<'a> {
-    tables: &'a Tables,
     scale: &'a Scale,
     octave: &'a Octave,
     mu: i32,
@@ -23,7 +23,17 @@ struct Window<'a> {
     highest: i32,
     lo: i32,
     hi: i32,
-    spread: i64,
+}
+
+/// A cell near a slot.
+#[derive(Clone, Copy, Default)]
+struct Near {
+    /// Of its magnitudes.
+    cell: Cell,
+    /// -1 if it is the mirror image.
+    sign: i32,
+    /// Whether it is a zone, and all but the sign means nothing.
+    zone: bool,
 }
 
 impl<'a> Window<'a> {
@@ -34,58 +44,54 @@ impl<'a> Window<'a> {
         let highest = (mu + scale.reach).min(FIXED_LIMIT - 1);
         let lo = octave.number::<F>(lowest, tables.largest);
         let hi = octave.number::<F>(highest, tables.largest);
-        let spread = i64::from(tables.end - 1 - (hi - lo));
-        Window { tables, scale, octave, mu, lowest, highest, lo, hi, spread }
+        Window { scale, octave, mu, lowest, highest, lo, hi }
     }
 
-    /// Start and end of the interval of cell `number`, which lies in the window, and whose magnitudes' cell is `cell`.
+    /// Start and end of the interval of a cell that lies in the window.
     #[inline(always)]
-    fn interval(&self, number: i32, sign: i64, cell: &Cell) -> (i32, i32) {
-        let (inner, outer) = ((cell.inner ^ sign) - sign, (cell.outer ^ sign) - sign);
-        let (lower, upper) = if sign < 0 { (outer, inner) } else { (inner, outer) };
+    fn interval(&self, tables: &Tables, sign: i32, cell: &Cell) -> (i32, i32) {
+        let (number, turn) = (cell.number ^ sign, i64::from(sign));
+        let (inner, outer) = ((cell.inner ^ turn) - turn, (cell.outer ^ turn) - turn);
+        // One of the two, whichever, without a branch: nobody could foretell signs.
+        let other = (inner ^ outer) & turn;
+        let (lower, upper) = (inner ^ other, outer ^ other);
         let index = number - self.lo;
-        let start = if number == self.lo { 0 } else { self.at(lower, index) };
-        let end = if number == self.hi { self.tables.end } else { self.at(upper, index + 1) };
+        let spread = i64::from(tables.end - 1 - (self.hi - self.lo));
+        let at = |edge: i64| {
+            let below = tables.cumulative(self.scale, edge - i64::from(self.mu));
+            ((below * spread) >> 16) as i32
+        };
+        let start = if number == self.lo { 0 } else { at(lower) + index };
+        let end = if number == self.hi { tables.end } else { at(upper) + index + 1 };
         (start, end)
     }
 
+    /// A cell of the window near a slot.
     #[inline(always)]
-    fn at(&self, edge: i64, index: i32) -> i32 {
-        let below = self.tables.cumulative(self.scale, edge - i64::from(self.mu));
-        ((below * self.spread) >> 16) as i32 + index
-    }
-
-    /// The interval that holds a slot, the cell's first rank and its raw bits; nothing if it is not where it should be.
-    #[inline(always)]
-    fn find<F: Format>(&self, slot: i32) -> Option<(i32, i32, i32, i32)> {
-        if slot >= self.tables.end {
-            return None;
-        }
-        let z = self.tables.guess(slot);
+    fn near<F: Format>(&self, tables: &Tables, slot: i32) -> Near {
+        let z = tables.guess(slot);
         let away = (i64::from(z * self.scale.mant) << self.scale.octave) >> 25;
         let value = (i64::from(self.mu) + away).max(self.lowest.into()).min(self.highest.into()) as i32;
         // Zero's nearest magnitude is 1's, or a neighbour; -1's where the window ends at 0, for 1's may lie beyond it.
         let sign = value.min(self.highest - 1) >> 31;
-        let v = value.unsigned_abs().clamp(1, self.tables.largest);
+        let v = value.unsigned_abs().clamp(1, tables.largest);
         let (binade, significand) = self.octave.nearest::<F>(v);
-        let cell = self.octave.cell::<F>(binade, significand)?;
-        let (start, end) = self.interval(cell.number ^ sign, sign.into(), &cell);
-        let first = (cell.first ^ sign) - sign - (cell.ranks & sign);
-        (start <= slot && slot < end).then_some((start, end - start, first, cell.raw_bits))
+        let cell = self.octave.cell::<F>(binade, significand);
+        Near { sign, zone: cell.is_none(), cell: cell.unwrap_or_default() }
     }
 
     /// The symbol of a code; nothing unless its cell is in the window, and no zone.
     #[inline(always)]
-    fn symbol<F: Format>(&self, code: u16) -> Option<Symbol> {
+    fn symbol<F: Format>(&self, tables: &Tables, code: u16) -> Option<Symbol> {
         let magnitude = i32::from(code) & (F::MAGNITUDES - 1);
         let sign = -(i32::from(code) >> (F::WIDTH - 1) & 1);
-        let (binade, significand) = self.octave.magnitude::<F>(magnitude, self.tables.exponent)?;
+        let (binade, significand) = self.octave.magnitude::<F>(magnitude, tables.exponent)?;
         let cell = self.octave.cell::<F>(binade, significand)?;
         let number = cell.number ^ sign;
         if number < self.lo || number > self.hi {
             return None;
         }
-        let (start, end) = self.interval(number, sign.into(), &cell);
+        let (start, end) = self.interval(tables, sign, &cell);
         // Of negative ones the greatest magnitude has raw value 0.
         let raw = (magnitude - cell.first) ^ (sign & (cell.ranks - 1));
         let [start, freq, raw, raw_bits] = [start, end - start, raw, cell.raw_bits].map(|x| x as u16);
@@ -115,7 +121,7 @@ pub(super) fn price<F: Format>(model: &PlaneModel<'_>, codes: &[u16], out: &mut 
         let (channels, token) = scales.row();
         for (((code, mu), channel), out) in codes.iter().zip(means).zip(channels).zip(out) {
             let q = index(*channel, token);
-            *out = match Window::new::<F>(&tables, *mu, q).symbol::<F>(*code) {
+            *out = match Window::new::<F>(&tables, *mu, q).symbol::<F>(&tables, *code) {
                 Some(symbol) => symbol,
                 None => rare_symbol(model, *mu, q, *code),
             };
@@ -159,21 +165,31 @@ pub(super) fn decode<F: Format>(model: &PlaneModel<'_>, lanes: &mut Lanes<'_>, o
     };
     let mut pending = [Pending::default(); LANES];
     let mut good = true;
+    // What a scalar takes is one long chain, of which a processor sees one or two at a time; of a third of it it sees several.
+    let (scale, octave) = (&tables.scales[0], &tables.octaves[0]);
+    let mut windows = [Window { scale, octave, mu: 0, lowest: 0, highest: 0, lo: 0, hi: 0 }; LANES];
+    let mut nears = [Near::default(); LANES];
     for (codes, means) in out.chunks_mut(LANES).zip(model.mu.chunks(LANES)) {
         let (channels, token) = scales.row();
+        for ((window, mu), channel) in windows.iter_mut().zip(means).zip(channels) {
+            *window = Window::new::<F>(&tables, *mu, index(*channel, token));
+        }
+        for (((near, window), state), _) in nears.iter_mut().zip(&windows).zip(&states).zip(means) {
+            *near = window.near::<F>(&tables, (*state & 0xFFFF) as i32);
+        }
         let mut any_raw = 0;
-        for ((((code, mu), channel), state), pending) in
-            codes.iter_mut().zip(means).zip(channels).zip(&mut states).zip(&mut pending)
-        {
-            let q = index(*channel, token);
+        let scalars = windows.iter().zip(&nears).zip(&mut states).zip(&mut pending).zip(channels);
+        for (((((window, near), state), pending), channel), code) in scalars.zip(codes.iter_mut()) {
             let slot = (*state & 0xFFFF) as i32;
-            let (start, freq) = match Window::new::<F>(&tables, *mu, q).find::<F>(slot) {
-                Some((start, freq, origin, raw_bits)) => {
-                    *pending = Pending { origin, flip: 0, raw_end: 1 << raw_bits, raw_bits: raw_bits as u32 };
-                    (start, freq)
-                }
-                None => rare(model, *mu, q, slot, pending),
-            };
+            let (mut start, end) = window.interval(&tables, near.sign, &near.cell);
+            let mut freq = end - start;
+            if start <= slot && slot < end && !(F::ZONES && near.zone) {
+                let Cell { first, ranks, raw_bits, .. } = near.cell;
+                let origin = (first ^ near.sign) - near.sign - (ranks & near.sign);
+                *pending = Pending { origin, flip: 0, raw_end: ranks, raw_bits: raw_bits as u32 };
+            } else {
+                (start, freq) = rare(model, window.mu, index(*channel, token), slot, pending);
+            }
             any_raw |= pending.raw_bits;
             // What it is if no raw bits follow.
             *code = code_of::<F>(pending.origin + pending.flip);

@@ -45,6 +45,7 @@ pub(super) struct Octave {
 }
 
 /// A cell of magnitudes outside the zone.
+#[derive(Clone, Copy, Default)]
 pub(super) struct Cell {
     pub number: i32,
     pub first: i32,
@@ -163,9 +164,9 @@ pub(super) struct Tables {
     /// `65536 - escape`.
     pub end: i32,
     first_octave: i32,
-    octaves: Vec<Octave>,
+    pub octaves: Vec<Octave>,
     first_scale: i32,
-    scales: Vec<Scale>,
+    pub scales: Vec<Scale>,
     steps: [Step; STEPS],
     guesses: [i16; GUESSES],
 }
