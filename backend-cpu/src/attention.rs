@@ -33,6 +33,7 @@ struct Head<N: Kernel, S: Kernel> {
 }
 
 /// Whether kernels of bytes can sum values: weights then have two digits, and sums of more than two weights are not kept apart.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn bytes_will_do(values: &Rows) -> bool {
     digits(values) == Digits::One
 }

@@ -2,7 +2,7 @@
 //!
 //!   cargo run --release -p speckv-benches --example predict -- [draft|chain|static] [TOKENS] [ROUNDS]
 //!
-//! `SPECKV_CPU` picks a path, `RAYON_NUM_THREADS` the threads. Prints the median and the fastest round.
+//! `SPECKV_CPU` picks a path, `RAYON_NUM_THREADS` the threads. Prints the median and the fastest round, for the first run of 1024 tokens and for ever twice as many.
 
 use std::time::Instant;
 
@@ -19,7 +19,8 @@ const RUN: usize = 1024;
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |i: usize, default: usize| args.get(i).map_or(default, |a| a.parse().expect("a number"));
-    let (kind, tokens, rounds) = (args.first().map_or("draft", |k| k), number(1, 1024), number(2, 9));
+    let (kind, tokens, rounds) = (args.first().map_or("draft", |k| k), number(1, RUN), number(2, 9));
+    assert!(tokens > 0 && rounds > 0, "tokens and rounds");
     let cpu = CpuBackend::from_env().expect("a path of this CPU");
     let profile = MODEL.profile().expect("a profile");
     let profile = ProfileFile::parse(&profile).expect("a profile");
@@ -27,28 +28,36 @@ fn main() {
     let ours = all.iter().find(|ours| ours.kind.name() == kind).expect("draft, chain or static");
     let cache = drawn::draw(&cpu, &MODEL, &ours.mode, RUN);
     let ids = cache.token_ids.as_ref().expect("ids were drawn");
-    let mut times: Vec<f64> = (0..rounds)
+    // Seconds until the end of each run, round by round.
+    let rounds: Vec<Vec<f64>> = (0..rounds)
         .map(|_| {
             let since = Instant::now();
             let mut session = ours.mode.session(&cpu, cache.format, &[]).expect("a session");
-            for start in (0..tokens).step_by(RUN) {
+            let run = |start: usize| {
                 let range = start..tokens.min(start + RUN);
                 let ids = &ids[..range.len()];
                 let mut told = Told { cache: &cache, tokens: range, kept: None };
                 session.run(ids.len(), ids, &mut told, &mut |_, _| ()).expect("a run");
-            }
-            since.elapsed().as_secs_f64()
+                since.elapsed().as_secs_f64()
+            };
+            (0..tokens).step_by(RUN).map(run).collect()
         })
         .collect();
-    times.sort_by(f64::total_cmp);
-    println!(
-        "{} {}, {} threads, {tokens} tokens: median {:.1} us a token ({:.0} tokens/s), fastest {:.1} us ({:.0} tokens/s)",
-        cpu.name(),
-        ours.name(),
-        rayon::current_num_threads(),
-        1e6 * times[rounds / 2] / tokens as f64,
-        tokens as f64 / times[rounds / 2],
-        1e6 * times[0] / tokens as f64,
-        tokens as f64 / times[0]
-    );
+    let runs = tokens.div_ceil(RUN);
+    for upto in (0..).map(|n| 1 << n).take_while(|n| *n < runs).chain([runs]) {
+        let mut times: Vec<f64> = rounds.iter().map(|round| round[upto - 1]).collect();
+        times.sort_by(f64::total_cmp);
+        let done = tokens.min(upto * RUN) as f64;
+        let (median, fastest) = (times[times.len() / 2], times[0]);
+        println!(
+            "{} {}, {} threads, {done} tokens: median {:.1} us a token ({:.0} tokens/s), fastest {:.1} us ({:.0} tokens/s)",
+            cpu.name(),
+            ours.name(),
+            rayon::current_num_threads(),
+            1e6 * median / done,
+            done / median,
+            1e6 * fastest / done,
+            done / fastest
+        );
+    }
 }

@@ -211,7 +211,7 @@ fn search<V: Int>(
             // The raw value is the code.
             None => (0, 1 << 16),
             Some(number) if number >= 0 => (cell.first_rank, cell.ranks),
-            Some(_) => (-cell.first_rank - cell.ranks | model.format.magnitudes(), cell.ranks),
+            Some(_) => ((-cell.first_rank - cell.ranks) | model.format.magnitudes(), cell.ranks),
         };
         let values = [one.start as i32, one.freq as i32, origin, cell.raw_bits as i32, raw_end];
         fields.iter_mut().zip(values).for_each(|(field, value)| field[i] = value);
