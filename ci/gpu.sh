@@ -66,7 +66,7 @@ run() {
 
     heading "tiny-qwen3: each side reads the other's streams"
     local format cache kind
-    for format in bf16 f16 e4m3 e5m2; do
+    for format in bf16 e4m3 e5m2; do
         cache=$scratch/$format.safetensors
         "$speckv" capture --model models/tiny-qwen3 --text cli/assets/demo.txt --format $format -o "$cache" >/dev/null
         for kind in static chain draft; do
