@@ -58,7 +58,7 @@ def measure(path, megabytes):
     copies = max(1, megabytes * 1000000 // sum(t.size for t in host))
     pages = [torch.from_numpy(t.copy()).cuda() for t in host for _ in range(copies)]
     total = sum(p.numel() for p in pages)
-    arrays = [nvcomp.as_array(p) for p in pages]
+    arrays = nvcomp.as_arrays(pages)
     for name, options in CODECS:
         if "data_type" in options and not wide:
             continue
@@ -68,8 +68,8 @@ def measure(path, megabytes):
             packed = codec.encode(arrays)
             back = codec.decode(packed)
             # Every page of the first copy at least, as bytes.
-            same = all(torch.equal(torch.from_dlpack(b).view(torch.uint8).flatten(), p) for b, p in zip(back[::copies], pages[::copies]))
-            small = sum(p.buffer_size for p in packed)
+            same = all(torch.equal(torch.from_dlpack(b).view(torch.uint8).flatten(), p) for b, p in zip((back[i] for i in range(0, len(pages), copies)), pages[::copies]))
+            small = sum(packed.buffer_sizes)
             del back
             row = {
                 "cache": path.rsplit("/", 1)[-1],
