@@ -382,7 +382,7 @@ pub struct Decoder<'s> {
 
 impl<'s> Decoder<'s> {
     pub(crate) fn new(b: &CudaBackend, chunks: ChunkDecoders<'s>) -> Decoder<'s> {
-        let all: Vec<u8> = chunks.iter().flat_map(|(_, d)| d.lanes().words).copied().collect();
+        let all = chunks.iter().map(|(_, d)| d.lanes().words).collect::<Vec<_>>().concat();
         let words = Buffer::from(&b.device, &all);
         let (mut at, mut state) = (words.at, Vec::new());
         for (rows, decoder) in &chunks {
