@@ -3,6 +3,8 @@
 use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
+use speckv_codec_core::error::OneLine;
+
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -51,18 +53,6 @@ impl fmt::Display for Error {
             #[cfg(feature = "models")]
             Error::Compute(source) => write!(out, "tensor computation failed: {source}"),
         }
-    }
-}
-
-/// Words of a file may hold line ends, or what a terminal would obey: they are told, not repeated.
-struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
-
-impl Write for OneLine<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for c in text.chars() {
-            if c.is_control() { write!(self.0, "{}", c.escape_default())? } else { self.0.write_char(c)? }
-        }
-        Ok(())
     }
 }
 

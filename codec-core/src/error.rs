@@ -1,6 +1,6 @@
 //! What can go wrong, whose fault it is, and the numbers that show it.
 
-use core::fmt;
+use core::fmt::{self, Write};
 
 use crate::limits::OLDEST;
 
@@ -223,3 +223,16 @@ impl fmt::Display for Error {
 }
 
 impl core::error::Error for Error {}
+
+/// Writes what it is given on one line: control characters, which words of a file may hold and a terminal would obey, are told (`\n`), not repeated.
+/// For messages of other crates that quote files; those of this one do not.
+pub struct OneLine<'a, 'b>(pub &'a mut fmt::Formatter<'b>);
+
+impl Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if c.is_control() { write!(self.0, "{}", c.escape_default())? } else { self.0.write_char(c)? }
+        }
+        Ok(())
+    }
+}

@@ -1,7 +1,9 @@
 //! What can go wrong in a predictor, and whose fault it is.
 
 use alloc::string::String;
-use core::fmt;
+use core::fmt::{self, Write};
+
+use speckv_codec_core::error::OneLine;
 
 /// An error of this crate: one line that names what was expected and what was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,11 +23,12 @@ pub enum Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = OneLine(f);
         match self {
-            Error::Profile(s) => write!(f, "profile: {s}"),
-            Error::Mismatch(s) | Error::Input(s) => f.write_str(s),
-            Error::Stream(e) => write!(f, "stream: {e}"),
-            Error::Backend(s) => write!(f, "backend: {s}"),
+            Error::Profile(s) => write!(out, "profile: {s}"),
+            Error::Mismatch(s) | Error::Input(s) => out.write_str(s),
+            Error::Stream(e) => write!(out, "stream: {e}"),
+            Error::Backend(s) => write!(out, "backend: {s}"),
         }
     }
 }
