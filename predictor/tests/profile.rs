@@ -51,9 +51,7 @@ fn what_does_not_go_together_is_refused() {
     mode(STATIC, "ids", json!(true));
     mode(STATIC, "net", json!(0));
     // Words of the file are quoted on one line.
-    refused("unknown variant `no\\nname\\u{1b}`", |d| {
-        d["modes"][CHAIN]["kind"] = json!("no\nname\u{1b}")
-    });
+    refused("unknown variant `no\\nname\\u{1b}`", |d| d["modes"][CHAIN]["kind"] = json!("no\nname\u{1b}"));
     refused("version 3 (this reader knows 2)", |d| d["version"] = json!(3));
     refused("base of a network", |d| d["nets"][1]["base"] = json!(1));
     refused("Hadamard", |d| d["nets"][0]["hadamard_down"] = json!(5));
