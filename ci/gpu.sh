@@ -83,7 +83,7 @@ run() {
         sanitized=
         local tool name
         for tool in memcheck racecheck; do
-            for name in quantise gemm large attention encode_and_decode decode_damaged; do
+            for name in quantise gemm large attention encode_and_decode decode_damaged observe learn; do
                 heading "compute-sanitizer --tool $tool, $name"
                 compute-sanitizer --error-exitcode 9 --tool $tool "$bin/conformance.test" --ignored --exact $name >"$scratch/log" 2>&1 || {
                     grep -E '=====' "$scratch/log" | head -30 >&2 || true

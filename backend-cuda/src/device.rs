@@ -245,7 +245,7 @@ impl Device {
         Ok(bytes)
     }
 
-    /// Waits for all work.
+    /// Waits for all work, also where something has failed before: what was enqueued until then may still run.
     pub(crate) fn synchronise(&self) -> Result<(), CudaError> {
         // SAFETY: the stream lives as long as self.
         self.note("waiting for the device", unsafe { sys::cuStreamSynchronize(self.raw()) });

@@ -63,6 +63,21 @@ impl Strided {
         Strided { pages: Some(Pages { table, tokens, stride }), ..Strided::tokens_first(at, geometry) }
     }
 
+    /// That the kernels can read there: what they cannot would end the device's context for the whole process.
+    fn check(&self, format: ElementFormat) -> Result<(), String> {
+        let bytes = u64::from(format.width() / 8);
+        if !self.at.is_multiple_of(bytes) {
+            return Err(format!("expected an address that is a multiple of {bytes}, found {:#x}", self.at));
+        }
+        match self.pages {
+            Some(Pages { tokens: 0, .. }) => Err("expected pages of at least one token, found 0".into()),
+            Some(Pages { table, .. }) if !table.is_multiple_of(4) => {
+                Err(format!("expected a page table at a multiple of 4, found {table:#x}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn raw(&self, format: ElementFormat) -> kernels::Strided {
         let pages = self.pages.unwrap_or(Pages { table: 0, tokens: 1, stride: 0 });
         kernels::Strided {
@@ -71,7 +86,7 @@ impl Strided {
             page_stride: pages.stride as u64,
             token_stride: self.token_stride as u64,
             head_stride: self.head_stride as u64,
-            page_tokens: pages.tokens.max(1),
+            page_tokens: pages.tokens,
             width: format.width(),
         }
     }
@@ -91,6 +106,24 @@ pub struct Resident<'a> {
     pub ids: Option<&'a [u32]>,
     /// Where keys or values of a layer lie, from token 0 on.
     pub planes: &'a dyn Fn(usize, Part) -> Strided,
+}
+
+impl Resident<'_> {
+    /// What the host can tell is wrong, before a kernel is sent there.
+    fn check(&self) -> Result<(), Error> {
+        if let Some(ids) = self.ids.filter(|ids| ids.len() != self.tokens) {
+            let (tokens, found) = (self.tokens, ids.len());
+            return Err(Error::Input(format!("expected {tokens} token ids, one a token, found {found}")));
+        }
+        for layer in 0..self.geometry.layers {
+            for part in [Part::Key, Part::Value] {
+                (self.planes)(layer, part)
+                    .check(self.format)
+                    .map_err(|what| Error::Input(format!("layer {layer}, {part:?}: {what}")))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A compressed stream.
@@ -119,7 +152,7 @@ impl CudaBackend {
     /// what was wrong with a cache. `stream` is the caller's (`CUstream`, 0 for the legacy default one).
     ///
     /// # Safety
-    /// `stream` is a stream of the device's primary context. Every address that a cache's `planes` implies for tokens `0..tokens`, and its page table, may be
+    /// `stream` is a stream of the device's primary context, and not being captured into a graph. Every address that a cache's `planes` implies for tokens `0..tokens`, and its page table, may be
     /// read by work ordered after `stream`'s until the call has returned.
     pub unsafe fn compress_resident(
         &self,
@@ -130,6 +163,7 @@ impl CudaBackend {
     ) -> Vec<Result<Vec<u8>, Error>> {
         self.device.after(stream);
         let each = caches.iter().map(|cache| {
+            cache.check()?;
             let codes = |layer, part, head, tokens: Range<usize>| {
                 let count = tokens.len() * cache.geometry.head_dim;
                 let codes = Codes { count, buffer: Rc::new(self.buffer(2 * count)) };
@@ -147,8 +181,7 @@ impl CudaBackend {
             compress_codes(self, mode, &view, options, &mut |_, _| {})
         });
         let all = each.collect();
-        self.device.before(stream);
-        all
+        self.leave(stream, all)
     }
 
     /// Restores streams to where `to` says, each in a session of its own; returns the token ids, if known. A stream that does not start at token 0 goes to
@@ -169,7 +202,13 @@ impl CudaBackend {
             let bytes = match *packed {
                 Packed::Host(bytes) => bytes,
                 Packed::Device(at, length) => {
-                    let mut host = vec![0u8; length];
+                    let mut host = Vec::new();
+                    host.try_reserve_exact(length).map_err(|_| {
+                        Error::Input(format!(
+                            "a stream of {length} bytes in device memory does not fit into the host's"
+                        ))
+                    })?;
+                    host.resize(length, 0u8);
                     // SAFETY: the caller's promise; both have so many bytes.
                     unsafe { self.device.to_host(host.as_mut_ptr().cast::<c_void>(), at, length) };
                     self.device.status()?;
@@ -180,7 +219,17 @@ impl CudaBackend {
             self.restore(mode, &parse(bytes, limits)?, to)
         });
         let all = each.collect();
+        self.leave(stream, all)
+    }
+
+    /// The end of a call: the caller's stream waits for what was enqueued. After an error it may still be at work on the caller's memory, which the
+    /// caller takes back when the call returns, so the host waits for it.
+    fn leave<T>(&self, stream: u64, all: Vec<Result<T, Error>>) -> Vec<Result<T, Error>> {
         self.device.before(stream);
+        if all.iter().any(Result::is_err) {
+            // What failed is among the results.
+            let _ = self.device.synchronise();
+        }
         all
     }
 
@@ -190,15 +239,27 @@ impl CudaBackend {
         stream: &speckv_predictor::core::Stream<'_>,
         to: &Resident<'_>,
     ) -> Result<Vec<u32>, Error> {
+        to.check()?;
         let header = stream.header();
         let first = header.first_token as usize;
         let end = header.first_token.saturating_add(header.tokens);
         if header.geometry != to.geometry || header.format != to.format || end > to.tokens as u64 {
             return Err(Error::Mismatch(format!(
-                "a {} stream of tokens {first}..{end} does not go into a {} cache of {} tokens, or their geometry differs",
+                "a {} stream of tokens {first}..{end}, {:?}, does not go into a {} cache of {} tokens, {:?}",
                 header.format.name(),
+                header.geometry,
                 to.format.name(),
-                to.tokens
+                to.tokens,
+                to.geometry
+            )));
+        }
+        let scales = header.scales.iter().zip(&to.scales);
+        if header.scales.len() != to.scales.len() || scales.clone().any(|(a, b)| a != b) {
+            let at = scales.take_while(|(a, b)| a == b).count();
+            return Err(Error::Mismatch(format!(
+                "the stream has {} scales, the cache {}; they differ from number {at} on, so its codes would mean other values there",
+                header.scales.len(),
+                to.scales.len()
             )));
         }
         let prefix = |layer, part, head, tokens: Range<usize>| {
@@ -214,6 +275,8 @@ impl CudaBackend {
 
     /// Writes bytes (a compressed stream, say) to device memory, ordered after and before `stream`'s work as a call is.
     ///
+    /// The host waits until they are there: page-locked memory is read while the call runs.
+    ///
     /// # Errors
     /// What failed first.
     ///
@@ -224,7 +287,7 @@ impl CudaBackend {
         // SAFETY: the caller's promise.
         unsafe { self.device.to_device(at, bytes.as_ptr().cast::<c_void>(), bytes.len()) };
         self.device.before(stream);
-        Ok(self.device.status()?)
+        Ok(self.device.synchronise()?)
     }
 
     /// Between a plane of a cache and codes, from token `first` on.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use speckv_backend_cuda::{CudaBackend, DeviceBytes, Packed, Resident, Strided};
+use speckv_backend_cuda::{CudaBackend, DeviceBytes, Packed, Pages, Resident, Strided};
 use speckv_predictor::Portable;
 use speckv_predictor::codec::{CacheView, LoadedMode, Options, compress};
 use speckv_predictor::core::{ElementFormat, Geometry, Limits, Part};
@@ -227,11 +227,36 @@ fn a_tail_is_restored_behind_its_prefix_and_bad_streams_are_told_apart() {
     let found = unsafe { b.decompress_resident(&mode, &streams, &Limits::default(), 0) };
     assert!(found[0].is_err() && found[1].is_ok(), "{:?} {:?}", found[0].is_ok(), found[1].as_ref().err());
     assert!(memory.read(&b, whole.len()).unwrap() == whole);
-    let short = Resident { tokens: 99, ..s.resident(&planes) };
-    // SAFETY: as above.
-    let found =
-        unsafe { b.decompress_resident(&mode, &[(Packed::Host(&tail), short)], &Limits::default(), 0) };
-    assert!(found[0].is_err());
+    // What the host can tell is wrong goes to no kernel.
+    let at_odds = |layer, part| Strided { at: memory.at() + 1, ..planes(layer, part) };
+    let of_nothing = |layer, part| {
+        let pages = Some(Pages { table: memory.at(), tokens: 0, stride: 1 });
+        Strided { pages, ..planes(layer, part) }
+    };
+    let torn = |layer, part| {
+        let pages = Some(Pages { table: memory.at() + 2, tokens: 1, stride: 1 });
+        Strided { pages, ..planes(layer, part) }
+    };
+    let right = || s.resident(&planes);
+    let refused = [
+        (Resident { tokens: 99, ids: Some(&s.ids[..99]), ..right() }, "does not go into"),
+        (Resident { ids: Some(&s.ids[..99]), ..right() }, "expected 100 token ids, one a token, found 99"),
+        (Resident { scales: vec![1], ..right() }, "the stream has 0 scales, the cache 1"),
+        (
+            Resident { planes: &at_odds, ..right() },
+            "layer 0, Key: expected an address that is a multiple of 2",
+        ),
+        (Resident { planes: &of_nothing, ..right() }, "expected pages of at least one token, found 0"),
+        (Resident { planes: &torn, ..right() }, "expected a page table at a multiple of 4"),
+    ];
+    for (to, says) in refused {
+        // SAFETY: as above.
+        let found =
+            unsafe { b.decompress_resident(&mode, &[(Packed::Host(&tail), to)], &Limits::default(), 0) };
+        let error = found[0].as_ref().expect_err(says).to_string();
+        assert!(error.contains(says), "{says}: {error}");
+    }
+    assert!(memory.read(&b, whole.len()).unwrap() == whole, "a refused call wrote");
 }
 
 #[test]
