@@ -80,18 +80,24 @@ run() {
     done
 
     if command -v compute-sanitizer >/dev/null; then
-        sanitized=
-        local tool name
+        heading "compute-sanitizer"
+        local tool name job jobs=()
         for tool in memcheck racecheck; do
             for name in quantise gemm large attention encode_and_decode decode_damaged observe learn; do
-                heading "compute-sanitizer --tool $tool, $name"
-                compute-sanitizer --error-exitcode 9 --tool $tool "$bin/conformance.test" --ignored --exact $name >"$scratch/log" 2>&1 || {
-                    grep -E '=====' "$scratch/log" | head -30 >&2 || true
-                    die "$tool $name"
-                }
-                grep -q '1 passed' "$scratch/log" || die "$tool $name: no test ran"
-                sanitized+="$tool:$name "
+                jobs+=("$tool $name")
             done
+        done
+        printf '%s\n' "${jobs[@]}" | xargs -P 4 -L 1 bash -c '
+            compute-sanitizer --error-exitcode 9 --tool "$2" "$0/conformance.test" --ignored --exact "$3" >"$1/$2.$3" 2>&1 &&
+                grep -q "1 passed" "$1/$2.$3" && : >"$1/$2.$3.clean" || :' "$bin" "$scratch"
+        sanitized=
+        for job in "${jobs[@]}"; do
+            name=$scratch/${job/ /.}
+            [[ -e $name.clean ]] || {
+                grep -E '=====' "$name" | head -30 >&2 || true
+                die "$job: not clean"
+            }
+            sanitized+="${job/ /:} "
         done
     fi
 

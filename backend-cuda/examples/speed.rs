@@ -116,7 +116,8 @@ fn coder(b: &CudaBackend, r: &mut Random, chunks: usize) {
     let copies = chunks / made;
     let (count, scalars) = (made * rows * cols, made * copies * rows * cols);
     println!(
-        "coder, {} chunks of a plane of {rows} x {cols}, {scalars} scalars: bits a scalar; price, decode in G scalars/s; finish in ms",
+        "coder, {} chunks of a plane of {rows} x {cols}, {scalars} scalars: bits a scalar; G scalars/s of price, of what follows it up to payloads with \
+         checksums on the device, of both, of decode; ms from prices to payloads on the host",
         made * copies
     );
     for (format, index) in
@@ -145,12 +146,19 @@ fn coder(b: &CudaBackend, r: &mut Random, chunks: usize) {
         let price = median_of(b, encoder, |encoder| {
             b.encode_plane(&pricing, &mu, &token, &codes, encoder).expect("codes of the format");
         });
-        let mut whole = encoder();
-        b.encode_plane(&pricing, &mu, &token, &codes, &mut whole).expect("codes of the format");
-        b.synchronise().expect("prices");
-        let since = Instant::now();
-        let chunks = b.finish_chunks(whole).expect("all planes are there");
-        let finish = since.elapsed().as_secs_f64();
+        let priced = || {
+            let mut whole = encoder();
+            b.encode_plane(&pricing, &mu, &token, &codes, &mut whole).expect("codes of the format");
+            Some(whole)
+        };
+        let taken = |whole: &mut Option<_>| whole.take().expect("finished once");
+        let pack = median_of(b, priced, |whole| {
+            b.finish_resident(taken(whole)).expect("all planes are there");
+        });
+        let mut chunks = Vec::new();
+        let finish = median_of(b, priced, |whole| {
+            chunks = b.finish_chunks(taken(whole)).expect("all planes are there");
+        });
         let bytes: usize = chunks.iter().map(|c| c.payload.len()).sum();
         let decoder = || {
             let each = ranges.iter().zip(&chunks).map(|(rows, c)| {
@@ -168,10 +176,12 @@ fn coder(b: &CudaBackend, r: &mut Random, chunks: usize) {
         b.finish_decoders(last, &checksums).expect("the codes that were encoded");
         let rate = |seconds: f64| scalars as f64 / seconds / 1e9;
         println!(
-            "  {}: {:.2}; {:.1}, {:.1}; {:.1}",
+            "  {}: {:.2}; {:.1}, {:.1}, {:.1}, {:.1}; {:.1}",
             format.name(),
             bytes as f64 * 8.0 / scalars as f64,
             rate(price),
+            rate(pack),
+            rate(price + pack),
             rate(decode),
             finish * 1e3
         );

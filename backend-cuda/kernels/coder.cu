@@ -1,4 +1,5 @@
 // Planes: prices and 32 lanes of rANS (docs/format.md, sections 3 and 4). The definitions are codec-core's model.rs and lanes.rs; names are theirs.
+#include "encode_chunk.cuh"
 #include "plane.cuh"
 
 // floor(256 * log2(1 + i / 256)), by the host.
@@ -49,19 +50,6 @@ template <class E> __device__ __forceinline__ void price(const Price &k) {
     }
 }
 
-// One chunk to be encoded.
-struct EncodeChunk {
-    u64 first;       // its first scalar within each plane of the run
-    u64 count;       // its scalars of each plane
-    u16 *words;      // room for `capacity` words, filled from the end
-    u64 capacity;
-    u64 bound;       // more words than this: every plane raw
-    u64 used;        // out: words
-    u32 states[32];  // out
-    u32 all_raw;     // out
-    u32 overflow;    // out: even raw planes did not fit (cannot happen)
-};
-static_assert(sizeof(EncodeChunk) == 184, "as src/kernels.rs");
 struct PlaneSymbols {
     const Symbol *symbols;
     const u16 *codes;

@@ -1,4 +1,4 @@
-// Planes between a caller's memory and codes, and words of chunks brought together.
+// Planes between a caller's memory and codes.
 #include "common.cuh"
 
 // Where the scalars of a layer's keys or values lie: token t, head h, column c at base + page(t) * page_stride + slot(t) * token_stride + h * head_stride + c,
@@ -29,12 +29,4 @@ KERNEL scatter(Strided s, u64 first, u32 head, u32 cols, u64 count, const u16 *c
     u64 at = place(s, first + i / cols, head, (u32)(i % cols));
     if (s.width == 8) s.base[at] = (u8)codes[i];
     else ((u16 *)s.base)[at] = codes[i];
-}
-
-// [pieces][3]: where words are, how many, where they go (in words).
-// Grid (pieces).
-KERNEL pack(const u64 *pieces, u16 *out) {
-    const u64 *piece = pieces + 3 * block_x();
-    const u16 *from = (const u16 *)piece[0];
-    for (u64 i = thread_x(); i < piece[1]; i += threads_x()) out[piece[2] + i] = from[i];
 }

@@ -471,7 +471,7 @@ impl Backend for CudaBackend {
     }
 
     fn finish_chunks(&self, encoder: Encoder) -> Result<Vec<Chunk>, Error> {
-        encoder.finish(self)
+        self.finish_resident(encoder)?.download(self)
     }
 
     fn decoder<'s>(&self, chunks: ChunkDecoders<'s>) -> Decoder<'s> {

@@ -5,16 +5,16 @@ use std::rc::Rc;
 
 use speckv_predictor::Error;
 use speckv_predictor::backend::{Pricing, Unit};
-use speckv_predictor::core::limits::{EXPONENT_LIMIT, LANES, words_bound};
+use speckv_predictor::core::limits::{EXPONENT_LIMIT, LANES};
 use speckv_predictor::core::{
-    Chunk, ChunkDecoder, ChunkEncoder, ElementFormat, Error as CoreError, Lanes, PlaneMode, Rule, Symbol,
+    ChunkDecoder, ElementFormat, Error as CoreError, Lanes, PlaneMode, Rule, Symbol,
 };
 use speckv_predictor::data::{ChunkDecoders, ChunkEncoders};
 
 use crate::backend::CudaBackend;
 use crate::buffer::{Buffer, Codes, Ints};
 use crate::hashing::Hashes;
-use crate::kernels::{self, DecodeChunk, EncodeChunk, Format, Kernel, PlaneSymbols};
+use crate::kernels::{self, DecodeChunk, Format, Kernel};
 use crate::tables;
 
 /// Threads of a block that prices, and such blocks of a multiprocessor at most.
@@ -26,8 +26,6 @@ const PIECES: usize = 8;
 const LONGEST_PIECE: usize = 1 << 20;
 /// Threads of a block that decodes.
 const DECODE_THREADS: usize = 384;
-/// Most chunks that a block encodes.
-const ENCODE_WARPS: usize = 4;
 
 /// `floor(256 * log2(1 + i / 256))` as symbols' costs have it.
 pub(crate) fn cost_table() -> Vec<u8> {
@@ -112,27 +110,27 @@ fn check_format(expected: ElementFormat, found: ElementFormat) -> Result<(), Cor
     })
 }
 
-fn plane_count(expected: usize, found: usize) -> CoreError {
+pub(crate) fn plane_count(expected: usize, found: usize) -> CoreError {
     CoreError::Argument { rule: Rule::PlaneCount, expected: expected as i64, found: found as i64 }
 }
 
-struct EncodedPlane {
-    symbols: Buffer,
-    codes: Codes,
-    cols: usize,
+pub(crate) struct EncodedPlane {
+    pub(crate) symbols: Buffer,
+    pub(crate) codes: Codes,
+    pub(crate) cols: usize,
 }
 
 /// The encoders of a run's chunks: their planes' symbols and costs, on the device until the end.
 pub struct Encoder {
-    chunks: ChunkEncoders,
-    planes: Vec<EncodedPlane>,
+    pub(crate) chunks: ChunkEncoders,
+    pub(crate) planes: Vec<EncodedPlane>,
     /// `[plane][chunk]`.
-    costs: Buffer,
+    pub(crate) costs: Buffer,
     /// `[plane][chunk]`: the first scalar whose code is too wide.
     bad: Buffer,
     /// First row and number of rows of each chunk.
     rows: Rc<Buffer>,
-    hashes: Hashes,
+    pub(crate) hashes: Hashes,
 }
 
 impl Encoder {
@@ -151,7 +149,7 @@ impl Encoder {
     }
 
     /// Codes that were too wide, found by the device.
-    fn check_codes(&self, b: &CudaBackend) -> Result<(), Error> {
+    pub(crate) fn check_codes(&self, b: &CudaBackend) -> Result<(), Error> {
         if self.chunks.first().is_none_or(|(_, e)| e.format().width() != 8) {
             return Ok(());
         }
@@ -248,125 +246,14 @@ impl Encoder {
         self.check_codes(b)?;
         let costs = self.costs.read::<u64>(self.planes.len() * self.chunks.len());
         b.device.status()?;
-        Ok(self.stored(&costs).iter().map(|(cost, _)| cost).sum())
-    }
-
-    /// What each plane of each chunk costs as it is stored, and whether raw.
-    fn stored(&self, costs: &[u64]) -> Vec<(u64, bool)> {
-        let each = costs.iter().enumerate().map(|(i, cost)| {
+        // A plane that costs more than its codes is stored raw.
+        let stored = costs.iter().enumerate().map(|(i, cost)| {
             let (rows, encoder) = &self.chunks[i % self.chunks.len()];
             let scalars = rows.len() * self.planes[i / self.chunks.len()].cols;
-            let raw = (scalars as u64 * u64::from(encoder.format().width())) << 8;
-            (raw.min(*cost), *cost >= raw)
+            ((scalars as u64 * u64::from(encoder.format().width())) << 8).min(*cost)
         });
-        each.collect()
+        Ok(stored.sum())
     }
-
-    pub(crate) fn finish(self, b: &CudaBackend) -> Result<Vec<Chunk>, Error> {
-        self.check_codes(b)?;
-        let Some((_, first)) = self.chunks.first() else { return Ok(Vec::new()) };
-        let (format, expected) = (first.format(), first.planes());
-        if self.planes.is_empty() || self.planes.len() != expected {
-            return Err(plane_count(expected.max(1), self.planes.len()).into());
-        }
-        let cols = self.planes[0].cols;
-
-        // Room for twice what a chunk may take: rounding of states adds less than a bit to the least that a scalar costs.
-        let scalars = |chunk: &(std::ops::Range<usize>, ChunkEncoder)| {
-            (chunk.0.len() * cols * self.planes.len()) as u64
-        };
-        let bounds: Vec<u64> = self.chunks.iter().map(|c| words_bound(format, scalars(c))).collect();
-        let words = b.buffer(4 * bounds.iter().sum::<u64>() as usize);
-        let mut at = words.at;
-        let mut descriptions = Vec::new();
-        for ((rows, _), bound) in self.chunks.iter().zip(&bounds) {
-            descriptions.push(EncodeChunk {
-                first: (rows.start * cols) as u64,
-                count: (rows.len() * cols) as u64,
-                words: at,
-                capacity: 2 * bound,
-                bound: *bound,
-                used: 0,
-                states: [0; LANES],
-                all_raw: 0,
-                overflow: 0,
-            });
-            at += 4 * bound;
-        }
-        let bytes = |c: &EncodeChunk| {
-            let mut out = Vec::new();
-            [c.first, c.count, c.words, c.capacity, c.bound, c.used]
-                .iter()
-                .for_each(|v| out.extend(v.to_le_bytes()));
-            c.states.iter().chain([&c.all_raw, &c.overflow]).for_each(|v| out.extend(v.to_le_bytes()));
-            out
-        };
-        let chunks = Buffer::from(&b.device, &descriptions.iter().flat_map(bytes).collect::<Vec<u8>>());
-        let planes: Vec<u64> = self
-            .planes
-            .iter()
-            .enumerate()
-            .map(|(i, plane)| PlaneSymbols {
-                symbols: plane.symbols.at,
-                codes: plane.codes.buffer.at,
-                cost: self.costs.at + 8 * (i * self.chunks.len()) as u64,
-            })
-            .flat_map(|p| [p.symbols, p.codes, p.cost])
-            .collect();
-        let planes = Buffer::from(&b.device, &planes);
-        let (count, width, all) = (self.planes.len() as u32, format.width(), self.chunks.len() as u32);
-        let params = &mut [
-            (&raw const chunks.at).cast_mut().cast::<c_void>(),
-            (&raw const planes.at).cast_mut().cast(),
-            (&raw const count).cast_mut().cast(),
-            (&raw const width).cast_mut().cast(),
-            (&raw const all).cast_mut().cast(),
-        ];
-        let warps = self.chunks.len().div_ceil(b.device.multiprocessors as usize).clamp(1, ENCODE_WARPS);
-        let grid = (self.chunks.len().div_ceil(warps), 1, 1);
-        // SAFETY: the kernel's parameters; chunks lie within the planes, words have the room they say.
-        unsafe { b.device.launch(&kernels::ENCODE, grid, (warps * LANES) as u32, 0, params) };
-        let costs = self.costs.read::<u64>(self.planes.len() * self.chunks.len());
-        // SAFETY: descriptions were written there, without padding, and any bytes are one.
-        let descriptions: Vec<EncodeChunk> = unsafe { chunks.read_structs(&descriptions) };
-        b.device.status()?;
-        let (stored, values) = (self.stored(&costs), self.hashes.finish(b)?);
-        if descriptions.iter().any(|d| d.overflow != 0) {
-            return Err(Error::Backend("CUDA: a chunk took more than its bound; please report it".into()));
-        }
-        let all = together(b, &descriptions)?;
-
-        let (mut out, mut end) = (Vec::new(), 0);
-        for (i, (((_, encoder), d), values)) in self.chunks.iter().zip(&descriptions).zip(values).enumerate()
-        {
-            end += d.used as usize;
-            let modes =
-                (0..self.planes.len()).map(|p| match stored[p * self.chunks.len() + i].1 || d.all_raw != 0 {
-                    true => PlaneMode::Raw,
-                    false => PlaneMode::Coded,
-                });
-            let words = &all[end - d.used as usize..end];
-            out.push(Chunk::assemble(modes, encoder.token_ids(), &d.states, words, values));
-        }
-        Ok(out)
-    }
-}
-
-/// The words of all chunks, one after the other.
-fn together(b: &CudaBackend, chunks: &[EncodeChunk]) -> Result<Vec<u16>, Error> {
-    let (mut pieces, mut total) = (Vec::new(), 0);
-    for d in chunks {
-        pieces.extend([d.words + 2 * (d.capacity - d.used), d.used, total]);
-        total += d.used;
-    }
-    let (pieces, out) = (Buffer::from(&b.device, &pieces), b.buffer(2 * total as usize));
-    let params =
-        &mut [(&raw const pieces.at).cast_mut().cast::<c_void>(), (&raw const out.at).cast_mut().cast()];
-    // SAFETY: the kernel's parameters; every piece lies within its chunk's room, and there is room for all of them.
-    unsafe { b.device.launch(&kernels::PACK, (chunks.len(), 1, 1), 256, 0, params) };
-    let words = out.read(total as usize);
-    b.device.status()?;
-    Ok(words)
 }
 
 /// The decoders of a run's chunks: lanes and words on the device.

@@ -8,12 +8,12 @@ use std::ptr;
 use cust::context::Context;
 use cust::device::DeviceAttribute;
 use cust::module::Module;
-use cust::stream::{Stream, StreamFlags};
 use cust::sys;
 
 use crate::driver;
 use crate::error::CudaError;
 use crate::kernels::{HOPPER, Kernel, MODULES};
+use crate::staging::{STAGE, Staging};
 
 /// Most static shared memory of any kernel that has dynamic shared memory too.
 const STATIC: u32 = 4 << 10;
@@ -24,7 +24,8 @@ pub(crate) struct Device {
     // Dropped in this order: the context last.
     functions: HashMap<&'static str, sys::CUfunction>,
     _modules: Vec<Module>,
-    stream: Stream,
+    stream: sys::CUstream,
+    pub(crate) staging: RefCell<Option<Staging>>,
     pub(crate) name: String,
     pub(crate) multiprocessors: u32,
     /// Most shared memory of a block, static part included.
@@ -118,8 +119,6 @@ impl Device {
         let shared = shared as u32;
         let name = cust("reading the device's name", device.name())?;
         let context = cust("opening a context", Context::new(device))?;
-        // `cust` makes every stream non-blocking or none: this one also waits for the process's legacy default stream.
-        let stream = cust("opening a stream", Stream::new(StreamFlags::DEFAULT, None))?;
         let mut pool = ptr::null_mut();
         // SAFETY: the device exists and `pool` may be written.
         check("finding the memory pool", unsafe {
@@ -152,10 +151,15 @@ impl Device {
             }
             modules.push(module);
         }
+        // Last, since nothing else of it needs to be undone by hand. Not ordered with the legacy default stream: callers say what to wait for.
+        let (mut stream, flags) = (ptr::null_mut(), sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32);
+        // SAFETY: `stream` may be written.
+        check("opening a stream", unsafe { sys::cuStreamCreateWithPriority(&mut stream, flags, 0) })?;
         Ok(Device {
             functions,
             _modules: modules,
             stream,
+            staging: RefCell::new(None),
             name,
             multiprocessors,
             shared,
@@ -177,17 +181,22 @@ impl Device {
     }
 
     /// The stream, its context made current: another device's backend, or a library beside this one, may have made another current.
-    fn raw(&self) -> sys::CUstream {
+    pub(crate) fn raw(&self) -> sys::CUstream {
         // SAFETY: the context lives as long as self. If this fails, what follows does, and is noted.
         unsafe { sys::cuCtxSetCurrent(self.context.as_raw()) };
-        self.stream.as_inner()
+        self.stream
     }
 
     /// Keeps the first failure.
     fn note(&self, operation: &'static str, code: sys::cudaError_enum) {
         if let Err(error) = check(operation, code) {
-            self.failure.borrow_mut().get_or_insert(error);
+            self.keep(&error);
         }
+    }
+
+    /// The same for an error that is told at once too.
+    pub(crate) fn keep(&self, error: &CudaError) {
+        self.failure.borrow_mut().get_or_insert_with(|| error.clone());
     }
 
     /// Whether something failed: nothing is done any more until it has been told.
@@ -282,12 +291,22 @@ impl Device {
         }
     }
 
-    /// Copies back and waits. Leaves `to` alone after a failure.
+    /// Copies back and waits. Leaves `to` alone if something failed before.
     ///
     /// # Safety
     /// `from` has `bytes` bytes, `to` room for them.
     pub(crate) unsafe fn to_host(&self, to: *mut c_void, from: u64, bytes: usize) {
-        if bytes > 0 && !self.failed() {
+        if bytes >= STAGE {
+            let mut to = to.cast::<u8>();
+            // What failed is kept.
+            let _ = self.fetch(from, bytes, |piece| {
+                // SAFETY: pieces are `bytes` bytes together, and `to` has room for them.
+                unsafe {
+                    ptr::copy_nonoverlapping(piece.as_ptr(), to, piece.len());
+                    to = to.add(piece.len());
+                }
+            });
+        } else if bytes > 0 && !self.failed() {
             // SAFETY: the caller's promise; the copy has ended when the stream has.
             unsafe {
                 self.note("copying from the device", sys::cuMemcpyDtoHAsync_v2(to, from, bytes, self.raw()));
@@ -354,7 +373,12 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        let stream = self.raw();
         // SAFETY: the stream lives. Modules must not go before the work that runs their kernels; what failed was told or is of no interest any more.
-        unsafe { sys::cuStreamSynchronize(self.raw()) };
+        unsafe { sys::cuStreamSynchronize(stream) };
+        // While the context is there and current.
+        self.staging.take();
+        // SAFETY: nothing uses the stream any more.
+        unsafe { sys::cuStreamDestroy_v2(stream) };
     }
 }

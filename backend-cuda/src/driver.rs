@@ -96,10 +96,13 @@ forward! {
     fn cuStreamSynchronize(stream: Pointer);
     fn cuMemAllocAsync(pointer: *mut u64, bytes: usize, stream: Pointer);
     fn cuMemFreeAsync(pointer: u64, stream: Pointer);
+    fn cuMemHostAlloc(pointer: *mut Pointer, bytes: usize, flags: c_uint);
+    fn cuMemFreeHost(pointer: Pointer);
     fn cuMemPoolSetAttribute(pool: Pointer, attribute: c_uint, value: Pointer);
     fn cuMemPoolGetAttribute(pool: Pointer, attribute: c_uint, value: Pointer);
     fn cuEventCreate(event: *mut Pointer, flags: c_uint);
     fn cuEventRecord(event: Pointer, stream: Pointer);
+    fn cuEventSynchronize(event: Pointer);
     fn cuEventDestroy_v2(event: Pointer);
     fn cuStreamWaitEvent(stream: Pointer, event: Pointer, flags: c_uint);
     fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: Pointer);

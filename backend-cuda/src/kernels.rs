@@ -46,7 +46,9 @@ kernels! {
     HASH = "hash", 0;
     GATHER = "gather", 0;
     SCATTER = "scatter", 0;
-    PACK = "pack", 0;
+    PLACES = "places", 0;
+    PAYLOADS = "payloads", 0;
+    HASH_PAYLOADS = "hash_payloads", 0;
     OBSERVE = "observe", 0;
     LEARN_64 = "learn_64", 0;
     LEARN_128 = "learn_128", 0;
@@ -76,7 +78,7 @@ kernels! {
 type Module = (&'static str, &'static [&'static Kernel]);
 
 /// For every card.
-pub(crate) static MODULES: [Module; 9] = [
+pub(crate) static MODULES: [Module; 10] = [
     (
         include_str!("../ptx/rows.ptx"),
         &[&RMS, &REPEAT, &LOOKUP, &HEAD_NORM, &ROPE, &COLUMNS, &ADD, &PUT, &SILU, &POWER, &TOKEN_SCALE],
@@ -98,7 +100,8 @@ pub(crate) static MODULES: [Module; 9] = [
     ),
     (include_str!("../ptx/observe.ptx"), &[&OBSERVE, &LEARN_64, &LEARN_128, &LEARN_256, &VALUES]),
     (include_str!("../ptx/hash.ptx"), &[&HASH]),
-    (include_str!("../ptx/layout.ptx"), &[&GATHER, &SCATTER, &PACK]),
+    (include_str!("../ptx/layout.ptx"), &[&GATHER, &SCATTER]),
+    (include_str!("../ptx/payload.ptx"), &[&PLACES, &PAYLOADS, &HASH_PAYLOADS]),
     (
         include_str!("../ptx/gemm.ptx"),
         &[&GEMM_11, &GEMM_12, &GEMM_21, &GEMM_22, &GEMM_SMALL_11, &GEMM_SMALL_12, &GEMM_SMALL_21],
@@ -337,7 +340,7 @@ pub(crate) struct Price {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct EncodeChunk {
     pub(crate) first: u64,
     pub(crate) count: u64,
@@ -348,6 +351,27 @@ pub(crate) struct EncodeChunk {
     pub(crate) states: [u32; 32],
     pub(crate) all_raw: u32,
     pub(crate) overflow: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Piece {
+    pub(crate) at: u64,
+    pub(crate) bytes: u64,
+}
+
+#[repr(C)]
+pub(crate) struct Payloads {
+    pub(crate) chunks: u64,
+    pub(crate) cost: u64,
+    pub(crate) ids: u64,
+    pub(crate) ids_at: u64,
+    pub(crate) pieces: u64,
+    pub(crate) out: u64,
+    pub(crate) sums: u64,
+    pub(crate) planes: u32,
+    pub(crate) width: u32,
+    pub(crate) count: u32,
 }
 
 #[repr(C)]
@@ -448,6 +472,7 @@ const _: () = {
     );
     assert!(size_of::<Gemm>() == 104 && size_of::<Attention>() == 176);
     assert!(size_of::<Price>() == 136 && size_of::<EncodeChunk>() == 184 && size_of::<PlaneSymbols>() == 24);
+    assert!(size_of::<Piece>() == 16 && size_of::<Payloads>() == 72);
     assert!(size_of::<Hash>() == 800 && size_of::<Strided>() == 48);
     assert!(size_of::<DecodeChunk>() == 192 && size_of::<Decode>() == 112 && size_of::<Observe>() == 136);
 };

@@ -24,6 +24,8 @@ mod hashing;
 #[cfg(feature = "cuda")]
 mod kernels;
 #[cfg(feature = "cuda")]
+mod payload;
+#[cfg(feature = "cuda")]
 mod product;
 #[cfg(feature = "cuda")]
 mod quantise;
@@ -31,6 +33,8 @@ mod quantise;
 mod regress;
 #[cfg(feature = "cuda")]
 mod resident;
+#[cfg(feature = "cuda")]
+mod staging;
 #[cfg(feature = "cuda")]
 mod tables;
 
@@ -42,5 +46,7 @@ pub use buffer::{Codes, Ints, Matrix, Rows, Scales};
 pub use coding::{Decoder, Encoder};
 #[cfg(feature = "cuda")]
 pub use error::CudaError;
+#[cfg(feature = "cuda")]
+pub use payload::{Payload, Payloads};
 #[cfg(feature = "cuda")]
 pub use resident::{DeviceBytes, Packed, Pages, Resident, Strided};

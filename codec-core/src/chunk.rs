@@ -43,14 +43,25 @@ impl Chunk {
     ) -> Self {
         let mut payload = Vec::with_capacity(512 + 2 * words.len());
         bits::pack(modes.map(|mode| (mode == PlaneMode::Raw).into()), 1, &mut payload);
+        payload.extend(Self::id_bytes(token_ids));
+        payload.extend(states.iter().flat_map(|state| state.to_le_bytes()));
+        let head = payload.len();
+        payload.resize(head + 2 * words.len(), 0);
+        for (bytes, word) in payload[head..].chunks_exact_mut(2).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        Self { payload_checksum: xxh3(&payload), values_checksum, payload }
+    }
+
+    /// What token ids take of a payload: their width and they themselves, or nothing if the stream does not carry them.
+    pub fn id_bytes(token_ids: Option<&[u32]>) -> Vec<u8> {
+        let mut bytes = Vec::new();
         if let Some(ids) = token_ids {
             let width = id_bits(ids.iter().copied());
-            payload.push(width as u8);
-            bits::pack(ids.iter().copied(), width, &mut payload);
+            bytes.push(width as u8);
+            bits::pack(ids.iter().copied(), width, &mut bytes);
         }
-        payload.extend(states.iter().flat_map(|state| state.to_le_bytes()));
-        payload.extend(words.iter().flat_map(|word| word.to_le_bytes()));
-        Self { payload_checksum: xxh3(&payload), values_checksum, payload }
+        bytes
     }
 }
 
