@@ -5,11 +5,11 @@
     python3 benches/smollm2.py [--work bench-data] [--speckv target/release/speckv] [--tokens 1024] [--sequences 40]
                                [--own-texts N] [--files] [--frontier] [--cross]
 
-Fetches model and texts (benches/texts/fetch.sh, checked by SHA-256) and builds a profile with every precision from the calibration texts if WORK
-holds none. Then any of:
+Fetches model and texts (benches/texts/fetch.sh, checked by SHA-256), and builds the profiles that are asked for if WORK holds none. Any of:
 --files     for each evaluation text: captures caches in bf16 and e4m3 (the target attending to its fp8 cache: one scale a layer and part) and in
             e4m3 rounded only after a bf16 run (cast), compresses files with the best predictor of each kind, restores, compares every byte
 --frontier  every predictor and precision with `speckv frontier`, beside the published scheme: WORK/frontier.csv, WORK/frontier.svg
+            (both with a profile of every precision, built from all calibration texts)
 --cross     profiles fitted to prose alone and to code alone, each measured on both
 Needs nothing but Python, pip, npm and cargo.
 """
@@ -63,7 +63,8 @@ def frontier(profile, texts, *options):
 
 
 calibration, evaluation = (sorted((work / kind).glob("*.txt")) for kind in ("calibration", "evaluation"))
-build(profile, calibration, args.sequences, "--precisions", "all")
+if args.files or args.frontier:
+    build(profile, calibration, args.sequences, "--precisions", "all")
 
 if args.frontier:
     for bits, words in (("fp8-native", []), ("cast", ["--round-after", "--format", "e4m3"])):
