@@ -165,13 +165,17 @@ fn measure() -> Result<(), Error> {
         println!("  {:.3} bits a scalar", payload as f64 * 8.0 / scalars as f64);
         let sums: Vec<u64> = chunks.iter().map(|c| c.values_checksum).collect();
         let mut restored = Vec::new();
-        median(&b, "  decode, codes stay on the device", runs, || {
+        let decoder = || {
             let mut decoders = Vec::new();
             for (rows, chunk) in ranges.iter().zip(&chunks) {
                 let decoder = ChunkDecoder::new(format, planes, rows.len(), false, &chunk.payload)?;
                 decoders.push((rows.clone(), decoder));
             }
-            let (mut session, mut decoder) = (mode.session(&b, format, &[])?, b.decoder(decoders));
+            Ok(b.decoder(decoders))
+        };
+        median(&b, "  payloads to the device", runs, || decoder().map(drop))?;
+        median(&b, "  decode from the host's payloads, codes stay on the device", runs, || {
+            let (mut session, mut decoder) = (mode.session(&b, format, &[])?, decoder()?);
             restored.clear();
             let sink = |at: (usize, Part, usize), codes: Codes| restored.push((at, codes));
             session.run(tokens, &ids, &mut Decode { decoder: &mut decoder, sink }, &mut |_, _| ())?;

@@ -111,29 +111,42 @@ __device__ __forceinline__ void encode_coded(u32 &x, const Symbol *symbols, u32 
         if (here) x = (q << 16) + (x - q * freq) + s.start;
     }
 }
-// A warp for each chunk.
-KERNEL encode(EncodeChunk *chunks, const PlaneSymbols *planes, u32 count, u32 width, u32 all) {
+struct Encode {
+    EncodeChunk *chunks; // out
+    const u64 *rows;     // [chunks][2]: first row and number of rows
+    const u64 *bounds;   // [chunks + 1]: words that the chunks before may take; one that takes more has every plane raw
+    u16 *room;           // for twice those words
+    const PlaneSymbols *planes;
+    u32 cols, count, width, all;
+};
+static_assert(sizeof(Encode) == 56, "as src/kernels.rs");
+// A warp for each chunk. It fills its room from the end.
+KERNEL encode(Encode k) {
     u32 lane = thread_x() & 31, c = (block_x() * threads_x() + thread_x()) >> 5;
-    if (c >= all) return;
-    EncodeChunk *k = chunks + c;
-    u64 raw_cost = (k->count * width) << 8, capacity = k->capacity, used = 0;
+    if (c >= k.all) return;
+    u64 first = k.rows[2 * c] * k.cols, scalars = k.rows[2 * c + 1] * k.cols, raw_cost = (scalars * k.width) << 8;
+    u64 bound = k.bounds[c + 1] - k.bounds[c], used = 0;
+    u16 *room = k.room + 2 * k.bounds[c];
     u32 x = 0, all_raw = 0;
     for (; all_raw < 2; all_raw++) {
-        Out to = Out{k->words, capacity};
+        Out to = Out{room, 2 * bound};
         x = STATE_LOW;
-        for (u32 p = count; p-- > 0;) {
-            const PlaneSymbols plane = planes[p];
-            if (all_raw || plane.cost[c] >= raw_cost) encode_raw(x, plane.codes + k->first, (u32)k->count, width, to, lane);
-            else encode_coded(x, plane.symbols + k->first, (u32)k->count, to, lane);
+        for (u32 p = k.count; p-- > 0;) {
+            const PlaneSymbols plane = k.planes[p];
+            if (all_raw || plane.cost[c] >= raw_cost) encode_raw(x, plane.codes + first, (u32)scalars, k.width, to, lane);
+            else encode_coded(x, plane.symbols + first, (u32)scalars, to, lane);
         }
-        used = capacity - to.at;
-        if (used <= k->bound) break;
+        used = 2 * bound - to.at;
+        if (used <= bound) break;
     }
-    k->states[lane] = x;
+    EncodeChunk *out = k.chunks + c;
+    out->states[lane] = x;
     if (lane == 0) {
-        k->used = used;
-        k->all_raw = all_raw;
-        k->overflow = all_raw >= 2;
+        out->count = scalars;
+        out->words = room + 2 * bound - used;
+        out->used = used;
+        out->all_raw = all_raw;
+        out->overflow = all_raw >= 2;
     }
 }
 

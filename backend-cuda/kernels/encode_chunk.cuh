@@ -2,16 +2,13 @@
 #pragma once
 #include "common.cuh"
 
-// One chunk to be encoded.
+// What the lanes of a chunk left.
 struct EncodeChunk {
-    u64 first;       // its first scalar within each plane of the run
-    u64 count;       // its scalars of each plane
-    u16 *words;      // room for `capacity` words, filled from the end
-    u64 capacity;
-    u64 bound;       // more words than this: every plane raw
-    u64 used;        // out: words
-    u32 states[32];  // out
-    u32 all_raw;     // out
-    u32 overflow;    // out: even raw planes did not fit (cannot happen)
+    u64 count;        // its scalars of each plane
+    const u16 *words; // in decoding order
+    u64 used;         // of them
+    u32 states[32];
+    u32 all_raw;      // every plane raw
+    u32 overflow;     // even raw planes did not fit (cannot happen)
 };
-static_assert(sizeof(EncodeChunk) == 184, "as src/kernels.rs");
+static_assert(sizeof(EncodeChunk) == 160, "as src/kernels.rs");

@@ -72,7 +72,7 @@ KERNEL payloads(Payloads k, u32 slices) {
         for (u32 i = t; i < 128; i += n) out[head - 128 + i] = (u8)(chunk->states[i / 4] >> (8 * (i & 3)));
     }
     if (used == 0) return;
-    const u16 *words = chunk->words + (chunk->capacity - used);
+    const u16 *words = chunk->words;
     u64 first = (u64)block_y() * n + t, step = (u64)slices * n;
     if ((head & 1) == 0) {
         u16 *to = (u16 *)(out + head);

@@ -230,50 +230,58 @@ struct Heads {
     u32 cols, column, rows, hadamard, inverse;
     i32 exponent; // before the norm
     Scale eps;
+    u32 each; // heads of a warp, which share their angles
 };
 static_assert(sizeof(Heads) == 120, "as src/kernels.rs");
 
 template <int N>
 __device__ __forceinline__ void heads(const Heads &p) {
-    u32 lane = thread_x() & 31;
-    u64 item = ((u64)block_x() * threads_x() + thread_x()) >> 5, row = item / p.d.groups;
-    u32 g = (u32)(item % p.d.groups);
+    u32 lane = thread_x() & 31, slices = (p.d.groups + p.each - 1) / p.each;
+    u64 item = ((u64)block_x() * threads_x() + thread_x()) >> 5, row = item / slices;
+    u32 first = (u32)(item % slices) * p.each, last = p.d.groups - first < p.each ? p.d.groups : first + p.each;
     if (row >= p.rows) return;
-    const i32 *x = p.x + row * p.cols + p.column + (u64)g * (32 * N) + lane;
-    i32 v[N];
-#pragma unroll
-    for (int j = 0; j < N; j++) v[j] = x[32 * j];
-    if (p.weight) {
-        u32 top = 0;
-#pragma unroll
-        for (int j = 0; j < N; j++) top = max_u32(top, magnitude(v[j]));
-        top = warp_max(top);
-        i32 n = top == 0 ? 0 : shift_to_30(top);
-        u64 sum = 0;
-#pragma unroll
-        for (int j = 0; j < N; j++) sum += square_17(v[j], n);
-        Scale inverse = inverse_rms(warp_sum(sum), 32 * N, n, p.exponent, p.eps);
-#pragma unroll
-        for (int j = 0; j < N; j++) {
-            Scale w = p.weight[lane + 32 * j];
-            bool minus = w.m < 0;
-            w.m = minus ? (i16)-w.m : w.m;
-            i32 y = scaled(v[j], inverse, w);
-            v[j] = minus ? -y : y;
-        }
-    }
+    i32 s[N / 2], c[N / 2];
     if (p.steps) {
         u64 position = p.start + row;
 #pragma unroll
         for (int j = 0; j < N / 2; j++) {
             u64 phase = p.steps[lane + 32 * j] * position;
-            i64 s = sine(phase, p.sine), c = sine(phase + ((u64)1 << 62), p.sine);
-            rotate(v[j], v[j + N / 2], p.inverse ? -s : s, c);
+            s[j] = sine(phase, p.sine), c[j] = sine(phase + ((u64)1 << 62), p.sine);
+            if (p.inverse) s[j] = -s[j];
         }
     }
-    warp_digits<N>(v, p.d, p.hadamard, row, g, lane);
+    for (u32 g = first; g < last; g++) {
+        const i32 *x = p.x + row * p.cols + p.column + (u64)g * (32 * N) + lane;
+        i32 v[N];
+#pragma unroll
+        for (int j = 0; j < N; j++) v[j] = x[32 * j];
+        if (p.weight) {
+            u32 top = 0;
+#pragma unroll
+            for (int j = 0; j < N; j++) top = max_u32(top, magnitude(v[j]));
+            top = warp_max(top);
+            i32 n = top == 0 ? 0 : shift_to_30(top);
+            u64 sum = 0;
+#pragma unroll
+            for (int j = 0; j < N; j++) sum += square_17(v[j], n);
+            Scale inverse = inverse_rms(warp_sum(sum), 32 * N, n, p.exponent, p.eps);
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                Scale w = p.weight[lane + 32 * j];
+                bool minus = w.m < 0;
+                w.m = minus ? (i16)-w.m : w.m;
+                i32 y = scaled(v[j], inverse, w);
+                v[j] = minus ? -y : y;
+            }
+        }
+        if (p.steps) {
+#pragma unroll
+            for (int j = 0; j < N / 2; j++) rotate(v[j], v[j + N / 2], s[j], c[j]);
+        }
+        warp_digits<N>(v, p.d, p.hadamard, row, g, lane);
+    }
 }
-// Grid covers rows * heads, a warp each; heads of 64, 128 and 256 columns.
+// Grid covers rows * slices of `each` heads, a warp each; heads of 64, 128 and 256 columns.
 KERNEL heads_64(Heads p) { heads<2>(p); }
 KERNEL heads_128(Heads p) { heads<4>(p); }
 KERNEL heads_256(Heads p) { heads<8>(p); }

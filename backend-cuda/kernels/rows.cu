@@ -2,34 +2,54 @@
 // (docs/numerics.md, sections 3, 5, 6 and 8). Every kernel says how it is launched; src/backend.rs holds the other end.
 #include "digits.cuh"
 
-// 1 / rms of a group of `len` values, whole block.
-__device__ Scale block_inverse_rms(const i32 *x, u32 len, i32 exponent, Scale eps, u64 *shared) {
-    u32 a = 0;
-    for (u32 i = thread_x(); i < len; i += threads_x()) {
-        u32 m = magnitude(x[i]);
-        a = max_u32(m, a);
-    }
-    a = block_max(a, (u32 *)shared);
-    i32 n = a == 0 ? 0 : shift_to_30(a);
-    u64 sum = 0;
-    for (u32 i = thread_x(); i < len; i += threads_x()) sum += square_17(x[i], n);
-    return inverse_rms(block_sum(sum, shared), len, n, exponent, eps);
-}
-
 // Grid (rows); rms of each row.
 KERNEL rms(const i32 *x, u32 cols, i32 exponent, Scale eps, Scale *out) {
     __shared__ u64 shared[32];
-    Scale s = block_inverse_rms(x + (u64)block_x() * cols, cols, exponent, eps, shared);
-    if (thread_x() == 0) out[block_x()] = reciprocal(s);
+    x += (u64)block_x() * cols;
+    u32 top = 0, t0 = thread_x(), step = threads_x();
+    // Rows of up to 16 values a thread are read once, four at a time.
+    Quad own[4];
+    const bool whole = cols % 4 == 0 && cols <= 16 * step;
+    if (whole) {
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) {
+            u32 i = 4 * (t0 + j * step);
+            own[j] = i < cols ? *(const Quad *)(x + i) : Quad{};
+#pragma unroll
+            for (u32 k = 0; k < 4; k++) top = max_u32(top, magnitude(own[j].of[k]));
+        }
+    } else {
+        for (u32 i = t0; i < cols; i += step) top = max_u32(top, magnitude(x[i]));
+    }
+    top = block_max(top, (u32 *)shared);
+    i32 n = top == 0 ? 0 : shift_to_30(top);
+    u64 sum = 0;
+    if (whole) {
+#pragma unroll
+        for (u32 j = 0; j < 4; j++)
+#pragma unroll
+            for (u32 k = 0; k < 4; k++) sum += square_17(own[j].of[k], n);
+    } else {
+        for (u32 i = t0; i < cols; i += step) sum += square_17(x[i], n);
+    }
+    Scale s = inverse_rms(block_sum(sum, shared), cols, n, exponent, eps);
+    if (t0 == 0) out[block_x()] = reciprocal(s);
 }
 
-// Grid (rows * heads): heads of `dim` columns from `column` on, in place.
-KERNEL head_norm(i32 *x, u32 cols, u32 column, u32 heads, u32 dim, i32 exponent, Scale eps, const Scale *weight) {
-    __shared__ u64 shared[32];
-    i32 *y = x + (u64)(block_x() / heads) * cols + column + (u64)(block_x() % heads) * dim;
-    Scale inverse = block_inverse_rms(y, dim, exponent, eps, shared);
-    sync_block();
-    for (u32 i = thread_x(); i < dim; i += threads_x()) {
+// Grid covers `count` = rows * heads warps: heads of `dim` columns from `column` on, in place.
+KERNEL head_norm(i32 *x, u32 cols, u32 column, u32 heads, u32 dim, i32 exponent, Scale eps, const Scale *weight, u64 count) {
+    u64 item = ((u64)block_x() * threads_x() + thread_x()) >> 5;
+    u32 lane = thread_x() & 31;
+    if (item >= count) return;
+    i32 *y = x + item / heads * cols + column + item % heads * dim;
+    u32 top = 0;
+    for (u32 i = lane; i < dim; i += 32) top = max_u32(top, magnitude(y[i]));
+    top = warp_max(top);
+    i32 n = top == 0 ? 0 : shift_to_30(top);
+    u64 sum = 0;
+    for (u32 i = lane; i < dim; i += 32) sum += square_17(y[i], n);
+    Scale inverse = inverse_rms(warp_sum(sum), dim, n, exponent, eps);
+    for (u32 i = lane; i < dim; i += 32) {
         Scale w = weight[i];
         bool minus = w.m < 0;
         w.m = minus ? (i16)-w.m : w.m;
@@ -153,7 +173,16 @@ KERNEL token_scale(TokenScale p) {
     u32 t = block_x() * threads_x() + thread_x();
     if (t >= p.rows) return;
     i64 sum = p.first ? p.bias : p.partial[t];
-    for (u32 i = 0; i < p.count; i++) sum += (i64)p.feature[i][t] * (i64)p.weight[i];
+    u32 i = 0;
+    // Eight features are asked for before any is used: what they cost is waiting for memory.
+    for (; i + 8 <= p.count; i += 8) {
+        i32 f[8];
+#pragma unroll
+        for (u32 j = 0; j < 8; j++) f[j] = p.feature[i + j][t];
+#pragma unroll
+        for (u32 j = 0; j < 8; j++) sum += (i64)f[j] * (i64)p.weight[i + j];
+    }
+    for (; i < p.count; i++) sum += (i64)p.feature[i][t] * (i64)p.weight[i];
     if (p.out) {
         i64 v = (sum + (1 << 27)) >> 28;
         p.out[t] = v > 400 ? 400 : v < -400 ? -400 : (i32)v;

@@ -281,10 +281,10 @@ impl Backend for CudaBackend {
         let (cols, column, dim) = (x.cols as u32, columns.start as u32, weight.len() as u32);
         let (heads, eps) = ((columns.len() / weight.len()) as u32, RawScale::from(eps));
         let x_at = x.at();
-        let p = params!(x_at, cols, column, heads, dim, exponent, eps, table.at);
-        let grid = (x.rows * heads as usize, 1, 1);
+        let count = (x.rows * heads as usize) as u64;
+        let p = params!(x_at, cols, column, heads, dim, exponent, eps, table.at, count);
         // SAFETY: the kernel's parameters; columns are within x.
-        unsafe { self.device.launch(&kernels::HEAD_NORM, grid, row_threads(weight.len()), 0, p) };
+        unsafe { self.over(&kernels::HEAD_NORM, 32 * count as usize, p) };
     }
 
     fn heads(
@@ -445,8 +445,10 @@ impl Backend for CudaBackend {
             for (j, (feature, weight)) in some.iter().enumerate() {
                 (p.feature[j], p.weight[j]) = (feature.at(), *weight);
             }
+            // Small blocks: there are few rows, and each multiprocessor should have some.
+            let grid = (rows.div_ceil(32), 1, 1);
             // SAFETY: the kernel's one parameter; features have a value a row.
-            unsafe { self.over(&kernels::TOKEN_SCALE, rows, params!(p)) };
+            unsafe { self.device.launch(&kernels::TOKEN_SCALE, grid, 32, 0, params!(p)) };
         }
         out
     }
@@ -519,5 +521,9 @@ impl Backend for CudaBackend {
 
     fn status(&self) -> Result<(), Error> {
         Ok(self.device.status()?)
+    }
+
+    fn wait(&self) -> Result<(), Error> {
+        Ok(self.device.synchronise()?)
     }
 }

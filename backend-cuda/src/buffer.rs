@@ -32,8 +32,6 @@ unsafe impl Plain for u64 {}
 unsafe impl Plain for crate::kernels::RawScale {}
 // SAFETY: two u64.
 unsafe impl Plain for crate::kernels::Piece {}
-// SAFETY: six u64 and 34 u32: 184 bytes, a multiple of eight.
-unsafe impl Plain for crate::kernels::EncodeChunk {}
 
 /// Bytes on the device, freed with the last handle to them. If they could not be had, the device knows, and nothing is done with them.
 #[derive(Clone)]

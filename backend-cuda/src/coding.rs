@@ -129,7 +129,7 @@ pub struct Encoder {
     /// `[plane][chunk]`: the first scalar whose code is too wide.
     bad: Buffer,
     /// First row and number of rows of each chunk.
-    rows: Rc<Buffer>,
+    pub(crate) rows: Rc<Buffer>,
     pub(crate) hashes: Hashes,
 }
 
@@ -269,8 +269,9 @@ pub struct Decoder<'s> {
 
 impl<'s> Decoder<'s> {
     pub(crate) fn new(b: &CudaBackend, chunks: ChunkDecoders<'s>) -> Decoder<'s> {
-        let all = chunks.iter().map(|(_, d)| d.lanes().words).collect::<Vec<_>>().concat();
-        let words = Buffer::from(&b.device, &all);
+        let words = b.buffer(chunks.iter().map(|(_, d)| d.lanes().words.len()).sum());
+        // SAFETY: there is room for all of them. What fails is kept.
+        let _ = unsafe { b.device.send(words.at, chunks.iter().map(|(_, d)| d.lanes().words)) };
         let (mut at, mut state) = (words.at, Vec::new());
         for (rows, decoder) in &chunks {
             let lanes = decoder.lanes();

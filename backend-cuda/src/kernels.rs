@@ -194,6 +194,7 @@ pub(crate) struct Heads {
     pub(crate) inverse: u32,
     pub(crate) exponent: i32,
     pub(crate) eps: RawScale,
+    pub(crate) each: u32,
 }
 
 #[repr(C)]
@@ -339,18 +340,20 @@ pub(crate) struct Price {
     pub(crate) piece: u32,
 }
 
+/// Bytes of what the lanes of a chunk leave.
+pub(crate) const ENCODE_CHUNK: usize = 160;
+
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub(crate) struct EncodeChunk {
-    pub(crate) first: u64,
-    pub(crate) count: u64,
-    pub(crate) words: u64,
-    pub(crate) capacity: u64,
-    pub(crate) bound: u64,
-    pub(crate) used: u64,
-    pub(crate) states: [u32; 32],
-    pub(crate) all_raw: u32,
-    pub(crate) overflow: u32,
+pub(crate) struct Encode {
+    pub(crate) chunks: u64,
+    pub(crate) rows: u64,
+    pub(crate) bounds: u64,
+    pub(crate) room: u64,
+    pub(crate) planes: u64,
+    pub(crate) cols: u32,
+    pub(crate) count: u32,
+    pub(crate) width: u32,
+    pub(crate) all: u32,
 }
 
 #[repr(C)]
@@ -471,7 +474,7 @@ const _: () = {
             && size_of::<TokenScale>() == 808
     );
     assert!(size_of::<Gemm>() == 104 && size_of::<Attention>() == 176);
-    assert!(size_of::<Price>() == 136 && size_of::<EncodeChunk>() == 184 && size_of::<PlaneSymbols>() == 24);
+    assert!(size_of::<Price>() == 136 && size_of::<Encode>() == 56 && size_of::<PlaneSymbols>() == 24);
     assert!(size_of::<Piece>() == 16 && size_of::<Payloads>() == 72);
     assert!(size_of::<Hash>() == 800 && size_of::<Strided>() == 48);
     assert!(size_of::<DecodeChunk>() == 192 && size_of::<Decode>() == 112 && size_of::<Observe>() == 136);

@@ -7,7 +7,7 @@ use speckv_predictor::core::limits::{LANES, words_bound};
 use crate::backend::{CudaBackend, params};
 use crate::buffer::Buffer;
 use crate::coding::{Encoder, plane_count};
-use crate::kernels::{self, EncodeChunk, Piece, PlaneSymbols};
+use crate::kernels::{self, Piece, PlaneSymbols};
 
 /// Most chunks that a block encodes.
 const ENCODE_WARPS: usize = 4;
@@ -93,7 +93,7 @@ impl CudaBackend {
         if encoder.planes.is_empty() || encoder.planes.len() != expected {
             return Err(plane_count(expected.max(1), encoder.planes.len()).into());
         }
-        let (_words, chunks) = self.run_lanes(&encoder);
+        let (_room, chunks) = self.run_lanes(&encoder);
 
         let (mut ids, mut ids_at) = (Vec::new(), vec![0]);
         for (_, encoder) in &encoder.chunks {
@@ -150,27 +150,18 @@ impl CudaBackend {
         Ok(Payloads { buffer: out, bytes: end.at as usize, each: each.collect() })
     }
 
-    /// Runs the lanes of every chunk: room for words, which are at its ends, and what became of each chunk ([`EncodeChunk`]).
+    /// Runs the lanes of every chunk: room for words, which are in it, and what became of each chunk (`EncodeChunk` of the kernels).
     fn run_lanes(&self, encoder: &Encoder) -> (Buffer, Buffer) {
-        let (cols, planes) = (encoder.planes[0].cols, encoder.planes.len());
-        let mut descriptions = Vec::with_capacity(encoder.chunks.len());
-        let mut total = 0;
+        let (cols, planes, all) = (encoder.planes[0].cols, encoder.planes.len(), encoder.chunks.len());
+        let mut bounds = vec![0];
         for (rows, chunk) in &encoder.chunks {
-            // Room for twice what a chunk may take: rounding of states adds less than a bit to the least that a scalar costs.
             let bound = words_bound(chunk.format(), (rows.len() * cols * planes) as u64);
-            descriptions.push(EncodeChunk {
-                first: (rows.start * cols) as u64,
-                count: (rows.len() * cols) as u64,
-                words: 4 * total,
-                capacity: 2 * bound,
-                bound,
-                ..EncodeChunk::default()
-            });
-            total += bound;
+            bounds.push(bounds[bounds.len() - 1] + bound);
         }
-        let words = self.buffer(4 * total as usize);
-        descriptions.iter_mut().for_each(|d| d.words += words.at);
-        let chunks = Buffer::from(&self.device, &descriptions);
+        // Room for twice what a chunk may take: rounding of states adds less than a bit to the least that a scalar costs.
+        let room = self.buffer(4 * bounds[all] as usize);
+        let (bounds, chunks) =
+            (Buffer::from(&self.device, &bounds), self.buffer(all * kernels::ENCODE_CHUNK));
         let symbols: Vec<u64> = encoder
             .planes
             .iter()
@@ -178,18 +169,26 @@ impl CudaBackend {
             .map(|(i, plane)| PlaneSymbols {
                 symbols: plane.symbols.at,
                 codes: plane.codes.buffer.at,
-                cost: encoder.costs.at + 8 * (i * descriptions.len()) as u64,
+                cost: encoder.costs.at + 8 * (i * all) as u64,
             })
             .flat_map(|p| [p.symbols, p.codes, p.cost])
             .collect();
         let symbols = Buffer::from(&self.device, &symbols);
-        let (count, all) = (planes as u32, descriptions.len() as u32);
-        let width = encoder.chunks[0].1.format().width();
-        let warps = descriptions.len().div_ceil(self.device.multiprocessors as usize).clamp(1, ENCODE_WARPS);
-        let grid = (descriptions.len().div_ceil(warps), 1, 1);
-        let p = params!(chunks.at, symbols.at, count, width, all);
-        // SAFETY: the kernel's parameters; chunks lie within the planes, words have the room they say.
-        unsafe { self.device.launch(&kernels::ENCODE, grid, (warps * LANES) as u32, 0, p) };
-        (words, chunks)
+        let k = kernels::Encode {
+            chunks: chunks.at,
+            rows: encoder.rows.at,
+            bounds: bounds.at,
+            room: room.at,
+            planes: symbols.at,
+            cols: cols as u32,
+            count: planes as u32,
+            width: encoder.chunks[0].1.format().width(),
+            all: all as u32,
+        };
+        let warps = all.div_ceil(self.device.multiprocessors as usize).clamp(1, ENCODE_WARPS);
+        let (grid, threads) = ((all.div_ceil(warps), 1, 1), (warps * LANES) as u32);
+        // SAFETY: the kernel's parameter; chunks lie within the planes, words have the room they say.
+        unsafe { self.device.launch(&kernels::ENCODE, grid, threads, 0, params!(k)) };
+        (room, chunks)
     }
 }

@@ -12,6 +12,8 @@ use crate::buffer::{Buffer, Ints, Rows, padded};
 use crate::coding;
 use crate::kernels::{self, Kernel, QUANTISE_SHARED, RawScale};
 
+/// Warps that a multiprocessor should have before one takes more than one head.
+const WARPS: usize = 64;
 /// Bytes of the logistic table in shared memory.
 const LOGISTIC: u32 = 2052 * 4;
 
@@ -169,6 +171,9 @@ impl CudaBackend {
         let raw = |(m, e): &(i16, i16)| RawScale { m: *m, e: *e };
         let weight = norm.map(|n| self.small(&n.weight.iter().map(raw).collect::<Vec<_>>()));
         let steps = rotary.map(|r| self.small(r.steps));
+        // Heads of a row share their angles, as long as every multiprocessor has plenty of warps.
+        let plenty = WARPS * self.device.multiprocessors as usize;
+        let each = (rows.rows * rows.groups() / plenty).clamp(1, 8).min(rows.groups());
         let p = kernels::Heads {
             x: x.at(),
             d: rows.raw(how.exponent, how.gain),
@@ -183,9 +188,10 @@ impl CudaBackend {
             inverse: rotary.is_some_and(|r| r.inverse).into(),
             exponent: norm.map_or(0, |n| n.exponent),
             eps: norm.map_or(Scale::ZERO, |n| n.eps).into(),
+            each: each as u32,
         };
-        // SAFETY: the kernel's one parameter; a warp a group, columns within x.
-        unsafe { self.over(kernel, rows.rows * rows.groups() * 32, params!(p)) };
+        // SAFETY: the kernel's one parameter; a warp for so many groups of a row, columns within x.
+        unsafe { self.over(kernel, rows.rows * rows.groups().div_ceil(each) * 32, params!(p)) };
         true
     }
 

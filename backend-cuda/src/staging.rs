@@ -1,5 +1,6 @@
-//! Large results on their way to the host: the device fills one page-locked buffer while the host empties another.
+//! Large data on its way between host and device: one page-locked buffer is copied while the host fills or empties another.
 
+use std::cell::RefMut;
 use std::ffi::c_void;
 use std::ptr;
 
@@ -11,7 +12,7 @@ use crate::error::CudaError;
 /// Bytes of a buffer.
 pub(crate) const STAGE: usize = 4 << 20;
 
-/// Two page-locked buffers, and an event for each that says it is full.
+/// Two page-locked buffers, and an event for each that says its last copy is done.
 pub(crate) struct Staging {
     halves: [*mut c_void; 2],
     events: [sys::CUevent; 2],
@@ -35,7 +36,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, and nothing is being copied: `fetch` waits for all it has enqueued, and a device's end waits for its stream.
+        // SAFETY: made by `new`, and nothing is being copied: a device's end waits for its stream first.
         unsafe {
             for event in self.events.into_iter().filter(|e| !e.is_null()) {
                 sys::cuEventDestroy_v2(event);
@@ -57,13 +58,75 @@ impl Device {
         self.fetch_pieces(at, bytes, sink).inspect_err(|error| self.keep(error))
     }
 
+    /// Copies pieces to the device, one behind the other from `to` on. They may be changed afterwards.
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch).
+    ///
+    /// # Safety
+    /// There is room for all of them.
+    pub(crate) unsafe fn send<'a>(
+        &self,
+        to: u64,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), CudaError> {
+        self.status()?;
+        // SAFETY: the caller's promise.
+        unsafe { self.send_pieces(to, pieces) }.inspect_err(|error| self.keep(error))
+    }
+
+    fn staging(&self) -> Result<RefMut<'_, Staging>, CudaError> {
+        let mut staging = self.staging.borrow_mut();
+        if staging.is_none() {
+            *staging = Some(Staging::new()?);
+        }
+        Ok(RefMut::map(staging, |s| s.as_mut().expect("made above")))
+    }
+
+    unsafe fn send_pieces<'a>(
+        &self,
+        mut to: u64,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), CudaError> {
+        let stream = self.raw();
+        let staging = self.staging()?;
+        let free = |half: usize| {
+            // SAFETY: an event of the device's.
+            let code = unsafe { sys::cuEventSynchronize(staging.events[half]) };
+            check("waiting for the device", code)
+        };
+        let flush = |half: usize, to: u64, held: usize| {
+            // SAFETY: the half holds so many bytes, and the callers' buffer has room for them.
+            unsafe {
+                let code = sys::cuMemcpyHtoDAsync_v2(to, staging.halves[half], held, stream);
+                check("copying to the device", code)?;
+                check("recording an event", sys::cuEventRecord(staging.events[half], stream))
+            }
+        };
+        let (mut half, mut held) = (0, 0);
+        free(half)?;
+        for mut piece in pieces {
+            while !piece.is_empty() {
+                let more = piece.len().min(STAGE - held);
+                // SAFETY: the half has room for `more` bytes from `held` on, and no copy reads it.
+                unsafe {
+                    let place = staging.halves[half].cast::<u8>().add(held);
+                    ptr::copy_nonoverlapping(piece.as_ptr(), place, more);
+                }
+                (held, piece) = (held + more, &piece[more..]);
+                if held == STAGE {
+                    flush(half, to, held)?;
+                    (to, held, half) = (to + STAGE as u64, 0, 1 - half);
+                    free(half)?;
+                }
+            }
+        }
+        if held > 0 { flush(half, to, held) } else { Ok(()) }
+    }
+
     fn fetch_pieces(&self, at: u64, bytes: usize, mut sink: impl FnMut(&[u8])) -> Result<(), CudaError> {
         let (stream, count) = (self.raw(), bytes.div_ceil(STAGE));
-        let mut staging = self.staging.borrow_mut();
-        let staging = match &mut *staging {
-            Some(staging) => staging,
-            none => none.insert(Staging::new()?),
-        };
+        let staging = self.staging()?;
         let length = |i: usize| STAGE.min(bytes - i * STAGE);
         let copy = |i: usize| {
             // SAFETY: a half has room for a piece, and was emptied when its event had come; the callers' buffers are as long as they say.

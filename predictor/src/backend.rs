@@ -350,6 +350,10 @@ pub trait Backend {
     fn status(&self) -> Result<(), Error> {
         Ok(())
     }
+    /// The same once all work so far is done, for whoever takes times: a device works on while its host goes on.
+    fn wait(&self) -> Result<(), Error> {
+        self.status()
+    }
 }
 
 /// [`Backend::feed_forward`] by other operations in a row, for backends that do not serve every size at once.

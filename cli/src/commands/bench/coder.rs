@@ -77,8 +77,8 @@ pub fn measure<B: Backend>(
     Ok(machine::Coder {
         format,
         bits: 8.0 * bytes as f64 / scalars as f64,
-        encode: rate(timer.median(encode)),
-        decode: rate(timer.median(decode)),
-        observe: rate(timer.median(|| b.observe(&pricing, &mu, &token, &on_backend))),
+        encode: rate(timer.median_on(b, encode)?),
+        decode: rate(timer.median_on(b, decode)?),
+        observe: rate(timer.median_on(b, || b.observe(&pricing, &mu, &token, &on_backend))?),
     })
 }

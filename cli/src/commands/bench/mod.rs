@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use speckv_codec_core::ElementFormat;
 use speckv_predictor::Backend;
 
-use crate::backend;
-use crate::error::Result;
+use crate::backend::{Device, on_backend};
+use crate::error::{Error, Result};
 use crate::files::OutputFile;
 use crate::machine::{Machine, plain};
 use crate::output::Output;
@@ -36,6 +36,9 @@ pub struct Args {
     /// Folder whose disk to time; needs room for 1 GiB, for some seconds
     #[arg(long, value_name = "DIR")]
     disk: Option<PathBuf>,
+    /// What to measure; figures of a CUDA device are those of what waits for it, copies included
+    #[arg(long, value_enum, default_value_t)]
+    backend: Device,
     /// Name of the CPU, where the system tells no good one
     #[arg(long, value_name = "TEXT")]
     cpu: Option<String>,
@@ -51,6 +54,8 @@ Examples:
       with the rate of a prefill, which `speckv plan` compares with
   speckv bench --machine here.json --disk /var/cache/kv
       with the speed at which that disk is read
+  speckv bench --machine gpu.json --backend cuda
+      a CUDA device instead of the CPU
   speckv bench --machine one.json --threads 1";
 
 /// Element format, and the scale index of residuals that cost about so many bits.
@@ -67,7 +72,24 @@ const HEAD_DIMS: [usize; 2] = [64, 128];
 pub fn run(args: &Args, output: &Output) -> Result<()> {
     let inputs: Vec<_> = args.model.iter().map(PathBuf::as_path).collect();
     let file = args.machine.as_ref().map(|path| OutputFile::create(path, &inputs)).transpose()?;
-    let backend = backend::open()?;
+    let machine = on_backend!(args.backend, output, |b| measure(&b, args, output))?;
+    let value = machine.to_json();
+    if let Some(file) = file {
+        file.write(format!("{value:#}\n").as_bytes())?;
+    }
+    output.result(&value, || {
+        let written = args.machine.as_ref().map(|path| format!("\nwritten to {}", path.display()));
+        host::table(&machine) + &written.unwrap_or_default()
+    });
+    Ok(())
+}
+
+fn measure<B: Backend>(b: &B, args: &Args, output: &Output) -> Result<Machine> {
+    if args.model.is_some() && b.name().starts_with("cuda/") {
+        return Err(Error::usage(
+            "--model times a prefill on the CPU: expected --backend cpu, or leave it out and give `speckv plan` the device's --prefill-rate",
+        ));
+    }
     let timer = Timer::new(args.quick);
     let steps = 4 + HEAD_DIMS.len() + CODER_POINTS.len();
     let mut bar = output.bar("products", steps as u64);
@@ -78,18 +100,18 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         done += 1;
     };
     step("products");
-    let gemm = products::gemm(&backend, &timer)?;
+    let gemm = products::gemm(b, &timer)?;
     let mut attention = Vec::new();
     for head_dim in HEAD_DIMS {
         step("attention");
-        attention.push(products::attention(&backend, head_dim, &timer)?);
+        attention.push(products::attention(b, head_dim, &timer)?);
     }
     step("rows");
-    let rows = products::rows_rate(&backend, &timer)?;
-    let mut points = Vec::new();
+    let rows = products::rows_rate(b, &timer)?;
+    let mut coder = Vec::new();
     for (format, scale) in CODER_POINTS {
         step("coder");
-        points.push(coder::measure(&backend, format, scale, &timer)?);
+        coder.push(coder::measure(b, format, scale, &timer)?);
     }
     step("memory");
     let memory_copy = storage::memory_copy(&timer)?;
@@ -97,9 +119,9 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let disk = args.disk.as_ref().map(|dir| storage::disk(dir, args.quick)).transpose()?;
     drop(bar);
     let prefill = args.model.as_ref().map(|model| prefill::measure(model, args.quick, output)).transpose()?;
-    let machine = Machine {
+    Ok(Machine {
         cpu: plain(&args.cpu.clone().unwrap_or_else(host::cpu)),
-        backend: backend.name().to_owned(),
+        backend: plain(b.name()),
         threads: rayon::current_num_threads() as u64,
         date: host::today(),
         speckv: env!("CARGO_PKG_VERSION").to_owned(),
@@ -107,18 +129,9 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         gemm,
         attention,
         rows,
-        coder: points,
+        coder,
         memory_copy,
         disk,
         prefill,
-    };
-    let value = machine.to_json();
-    if let Some(file) = file {
-        file.write(format!("{value:#}\n").as_bytes())?;
-    }
-    output.result(&value, || {
-        let written = args.machine.as_ref().map(|path| format!("\nwritten to {}", path.display()));
-        host::table(&machine) + &written.unwrap_or_default()
-    });
-    Ok(())
+    })
 }

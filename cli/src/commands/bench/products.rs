@@ -33,7 +33,7 @@ pub fn gemm<B: Backend>(b: &B, timer: &Timer) -> Result<f64> {
     let mut y = b.upload(Ints::zeros(tokens, out));
     b.gemm(&a, &w, None, Store::SET, &mut y);
     check("a product", &rows(&b.download(&y), 0), &want)?;
-    let seconds = timer.median(|| b.gemm(&a, &w, None, Store::SET, &mut y));
+    let seconds = timer.median_on(b, || b.gemm(&a, &w, None, Store::SET, &mut y))?;
     Ok(tokens as f64 * multiply_adds(out, inp, 1, 1) as f64 / seconds)
 }
 
@@ -65,7 +65,7 @@ pub fn attention<B: Backend>(b: &B, head_dim: usize, timer: &Timer) -> Result<ma
     );
     let found = b.download(&b.attention(&q, &k, &v, 0, &how));
     check("attention", &rows(&found, last), &want)?;
-    let seconds = timer.median(|| b.attention(&q, &k, &v, 0, &how));
+    let seconds = timer.median_on(b, || b.attention(&q, &k, &v, 0, &how))?;
     let work = Work { per_token: 0, per_pair: attention_pair(heads, head_dim, 1) };
     Ok(machine::Attention { head_dim: head_dim as u64, rate: work.total(0, tokens as u64) as f64 / seconds })
 }
@@ -92,11 +92,11 @@ pub fn rows_rate<B: Backend>(b: &B, timer: &Timer) -> Result<f64> {
     let (x, both) = (b.upload(x), b.upload(both));
     check("RoPE", &first(&b.download(&b.rope(&x, 0..hidden, &rotary))), &want_turned)?;
     check("SiLU", &first(&b.download(&b.silu(&both, silu))), &want_gated)?;
-    let seconds = timer.median(|| {
+    let seconds = timer.median_on(b, || {
         let turned = b.rope(&x, 0..hidden, &rotary);
         b.add(&mut sum, 0, &turned);
         (b.quantise(&x, &normed), b.quantise(&turned, &heads), b.quantise(&b.silu(&both, silu), &down))
-    });
+    })?;
     Ok((tokens * (4 * hidden + 2 * ffn)) as f64 / seconds)
 }
 

@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use speckv_predictor::Backend;
+
+use crate::error::Result;
+
 /// How often to repeat.
 pub struct Timer {
     /// Less of everything.
@@ -29,6 +33,28 @@ impl Timer {
             all.push(start.elapsed());
         }
         middle(&mut all)
+    }
+
+    /// Median seconds of one run of what a backend does: a device is waited for, after so many runs in a row that waiting is a small part.
+    pub fn median_on<B: Backend, R>(&self, b: &B, mut f: impl FnMut() -> R) -> Result<f64> {
+        let mut batch = |runs: u32| -> Result<f64> {
+            let start = Instant::now();
+            for _ in 0..runs {
+                std::hint::black_box(f());
+            }
+            b.wait()?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        // The first one warms up, and what is still at work is waited for.
+        batch(1)?;
+        let runs = (1e-3 / batch(1)?.max(1e-9)).clamp(1.0, 256.0) as u32;
+        let mut failed = Ok(());
+        let seconds = self.median(|| {
+            if let Err(error) = batch(runs) {
+                failed = Err(error);
+            }
+        });
+        failed.map(|()| seconds / f64::from(runs))
     }
 }
 
