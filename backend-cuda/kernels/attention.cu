@@ -162,62 +162,66 @@ template <u32 HD> __device__ __forceinline__ void attend(const Attention &a) {
         copies_done();
         sync_block();
         if (b + 2 < blocks) copier.start(shared.stage[b / 2 % 2 ^ 1], b + 2, true);
-        if (b >= mine) continue;
         const Stage<HD> &stage = shared.stage[b / 2 % 2];
         u32 low[2][4], high[2][4];
-        // Octaves of the own block and of the other; the exponents of the next two are on their way.
         i32 octaves[2][2];
+        const bool here = b < mine;
+        if (here) {
+            // Octaves of the own block and of the other; the exponents of the next two are on their way.
 #pragma unroll
-        for (u32 h = 0; h < 2; h++)
+            for (u32 h = 0; h < 2; h++)
 #pragma unroll
-            for (u32 r = 0; r < 2; r++) {
-                octaves[h][r] = b + (h ^ side) < mine ? top[r] - next[h][r] : FAR + 1;
-                if (b + 2 < mine) next[h][r] = exponent_at[(b + 2 + (h ^ side)) * 16 + 8 * r];
-            }
-        if (warp_ballot(octaves[0][0] <= FAR || octaves[0][1] <= FAR) != 0) {
-            const Keys &keys = stage.keys[side];
-            Plan how = plan(keys, row);
-            i32 base[2];
+                for (u32 r = 0; r < 2; r++) {
+                    octaves[h][r] = b + (h ^ side) < mine ? top[r] - next[h][r] : FAR + 1;
+                    if (b + 2 < mine) next[h][r] = exponent_at[(b + 2 + (h ^ side)) * 16 + 8 * r];
+                }
+            if (warp_ballot(octaves[0][0] <= FAR || octaves[0][1] <= FAR) != 0) {
+                const Keys &keys = stage.keys[side];
+                Plan how = plan(keys, row);
+                i32 base[2];
 #pragma unroll
-            for (u32 r = 0; r < 2; r++) base[r] = (i32)((u32)(top[r] - octaves[0][r] + 13) << 16);
-            u32 weights[2] = {0, 0};
-            u32 k_at = shared_address(stage.k[side]) + k_lane;
-            if (how.fast && b + side < whole) {
-                Place place = placement<-1>(row, how, base);
-                if (how.span <= 1) {
-                    weigh_fast<HD, false>(low, high, weights, q_at, k_at, keys, part, place, table);
+                for (u32 r = 0; r < 2; r++) base[r] = (i32)((u32)(top[r] - octaves[0][r] + 13) << 16);
+                u32 weights[2] = {0, 0};
+                u32 k_at = shared_address(stage.k[side]) + k_lane;
+                if (how.fast && b + side < whole) {
+                    Place place = placement<-1>(row, how, base);
+                    if (how.span <= 1) {
+                        weigh_fast<HD, false>(low, high, weights, q_at, k_at, keys, part, place, table);
+                    } else {
+                        weigh_fast<HD, true>(low, high, weights, q_at, k_at, keys, part, place, table);
+                    }
+#pragma unroll
+                    for (u32 i = 0; i < 2; i++) {
+                        own.weights[i][lane] = *(Words *)low[i];
+                        own.weights[2 + i][lane] = *(Words *)high[i];
+                    }
                 } else {
-                    weigh_fast<HD, true>(low, high, weights, q_at, k_at, keys, part, place, table);
-                }
-#pragma unroll
-                for (u32 i = 0; i < 2; i++) {
-                    own.weights[i][lane] = *(Words *)low[i];
-                    own.weights[2 + i][lane] = *(Words *)high[i];
-                }
-            } else {
 #pragma unroll 1
-                for (u32 j = 0; j < 4; j++) {
-                    i32 s[1][2][4];
-                    products<HD, 1>(s, q_at, k_at + j * 16 * (HD + 16));
-                    place_any<-1>(s[0], keys, j * 16 + part, row, base, (b + side) * BLOCK + j * 16 + part, NO_WEIGHT);
+                    for (u32 j = 0; j < 4; j++) {
+                        i32 s[1][2][4];
+                        products<HD, 1>(s, q_at, k_at + j * 16 * (HD + 16));
+                        place_any<-1>(s[0], keys, j * 16 + part, row, base, (b + side) * BLOCK + j * 16 + part, NO_WEIGHT);
 #pragma unroll
-                    for (u32 r = 0; r < 2; r++)
-                        weigh(own.weights[j / 2][lane].w[j % 2 * 2 + r], own.weights[2 + j / 2][lane].w[j % 2 * 2 + r], weights[r], s[0], r,
-                              keys.factor + j * 16 + part, table);
+                        for (u32 r = 0; r < 2; r++)
+                            weigh(own.weights[j / 2][lane].w[j % 2 * 2 + r], own.weights[2 + j / 2][lane].w[j % 2 * 2 + r], weights[r], s[0], r,
+                                  keys.factor + j * 16 + part, table);
+                    }
+#pragma unroll
+                    for (u32 i = 0; i < 2; i++) {
+                        *(Words *)low[i] = own.weights[i][lane];
+                        *(Words *)high[i] = own.weights[2 + i][lane];
+                    }
                 }
 #pragma unroll
-                for (u32 i = 0; i < 2; i++) {
-                    *(Words *)low[i] = own.weights[i][lane];
-                    *(Words *)high[i] = own.weights[2 + i][lane];
+                for (u32 r = 0; r < 2; r++) {
+                    Alignment align = alignment(octaves[0][r]);
+                    denominator[r] += (i64)(quad_sum(weights[r]) >> align.right) * align.times;
                 }
-            }
-#pragma unroll
-            for (u32 r = 0; r < 2; r++) {
-                Alignment align = alignment(octaves[0][r]);
-                denominator[r] += (i64)(quad_sum(weights[r]) >> align.right) * align.times;
             }
         }
-        sync_pair(pair);
+        // Pairs wait for each other too: they share the stages, and compute-sanitizer does not follow barriers of some warps between copies and reads.
+        sync_block();
+        if (!here) continue;
         // Own block, then the other's.
 #pragma unroll
         for (u32 h = 0; h < 2; h++) {
@@ -250,7 +254,7 @@ template <u32 HD> __device__ __forceinline__ void attend(const Attention &a) {
 #pragma unroll
         for (u32 r = 0; r < 2; r++) own.denominator[lane / 4 + 8 * r] = denominator[r];
     }
-    sync_pair(pair);
+    sync_block();
 #pragma unroll
     for (u32 r = 0; r < 2; r++) {
         u32 t = first_row + lane / 4 + 8 * r;
