@@ -239,6 +239,7 @@ pub(crate) fn run<K: Kernel<Line: PackedLine> + Vector + Special>(
         "rows of one scale each, as long as the matrix has inputs"
     );
     assert!(rows <= out.rows && store.column + w.out <= out.cols, "the product does not fit its place");
+    assert!(factor.is_none_or(|f| f.len() >= rows), "a factor for each row");
     if rows == 0 || w.out == 0 {
         return;
     }

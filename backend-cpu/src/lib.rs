@@ -272,6 +272,7 @@ impl Backend for CpuBackend {
     }
 
     fn feed_forward(&self, x: &mut Ints, mlp: &Mlp<'_, Matrix>, rows: usize) {
+        assert_eq!(rows, x.rows, "an MLP of all rows");
         let done = dispatch!(self.isa, |kernel| gemm::feed_forward(kernel, &self.logistic, x, mlp));
         if done.is_none() {
             backend::feed_forward_in_steps(self, x, mlp, rows);

@@ -166,6 +166,10 @@ impl<A: Backend, B: Backend> Backend for Both<A, B> {
         (self.first.upload(x.clone()), self.second.upload(x))
     }
 
+    fn zeros(&self, rows: usize, cols: usize) -> Self::Ints {
+        (self.first.zeros(rows, cols), self.second.zeros(rows, cols))
+    }
+
     fn room(&self, rows: usize, cols: usize) -> Self::Ints {
         (self.first.room(rows, cols), self.second.room(rows, cols))
     }
