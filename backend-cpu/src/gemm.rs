@@ -22,7 +22,8 @@ use crate::vector::{Columns, NEVER, Special, Steps, Vector};
 
 /// Columns of gate and up that are at hand at once.
 const CHUNK: usize = 256;
-/// The input of down, of a block of rows, should stay in the second-level cache.
+/// Blocks of an MLP have at least the rows whose input of down is so large, even if fewer rows' digits fill
+/// [`Kernel::BLOCK_BYTES`]: every block reads all weights.
 const ACT_BYTES: usize = 768 << 10;
 
 /// Scales of columns as numbers, padded to whole panels.
