@@ -8,8 +8,8 @@ use speckv_predictor::core::{ElementFormat, LaneEncoder, Lanes, PlaneModel, Shap
 use speckv_predictor::random::Random;
 
 use super::{Coder, decode, price};
+use crate::dispatch::dispatch;
 use crate::path::{Isa, Path};
-use crate::scalar::Scalar;
 
 /// A model of its own numbers.
 struct Plane {
@@ -224,17 +224,8 @@ macro_rules! each_coder {
         for path in Path::ALL.into_iter().filter(|p| p.is_available()) {
             let mut taken = Taken::default();
             for seed in $seeds {
-                match Isa::new(path).expect("an available path") {
-                    Isa::Scalar => $check(Scalar, seed, &mut taken),
-                    #[cfg(target_arch = "x86_64")]
-                    Isa::Avx2(proof) => $check(proof, seed, &mut taken),
-                    #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512Vnni(proof) => $check(proof, seed, &mut taken),
-                    #[cfg(target_arch = "x86_64")]
-                    Isa::Amx(proof) => $check(proof.avx512vnni(), seed, &mut taken),
-                    #[cfg(target_arch = "aarch64")]
-                    Isa::Neon(proof) => $check(proof, seed, &mut taken),
-                }
+                let isa = Isa::new(path).expect("an available path");
+                dispatch!(isa, |_kernel, _wide, coder| $check(coder, seed, &mut taken));
             }
             println!("coder {}: planes {:?}: {taken:?}", path.name(), $seeds);
             assert!(taken.all >= $all && taken.raised >= $raised, "{path} took too few planes: {taken:?}");
