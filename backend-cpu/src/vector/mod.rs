@@ -165,8 +165,7 @@ fn bounded_sum(a: i32, b: i32) -> i32 {
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Exp2 {
-    /// Low and high halves of an entry, then of its distance to the next one.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only AVX-512 has registers for it"))]
+    /// Low and high halves of an entry, then of its distance to the next one. Only AVX-512 has registers for it.
     pub pieces: [[u16; 256]; 4],
     /// All entries.
     pub entries: [i32; 257],
