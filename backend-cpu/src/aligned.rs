@@ -29,7 +29,7 @@ impl<T: Copy> Aligned<T> {
 }
 
 impl<T: Copy + Default> Aligned<T> {
-    /// Room for `len` elements, whatever they are: all of it if there is more.
+    /// The first `len` elements, whatever they are; fresh ones if there are fewer.
     pub(crate) fn room(&mut self, len: usize) -> &mut [T] {
         if self.len < len {
             // Not beside the old ones.

@@ -8,11 +8,11 @@ use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::attention::{BLOCK, FAR, align, value_factor};
 
 use crate::aligned::Aligned;
-use crate::gemm::Scales;
 use crate::kernel::{Kernel, Left};
 use crate::panels::{Panels, Plane};
 use crate::pool::Pool;
 use crate::vector::{Exp2, Special, Vector};
+use crate::weights::Scales;
 
 /// Most query rows of a task ([`Kernel::QUERIES`]).
 const QUERIES: usize = 32;

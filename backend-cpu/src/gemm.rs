@@ -1,4 +1,4 @@
-//! Integer matrix products: weights, blocks of rows, threads.
+//! Integer matrix products: blocks of rows, threads.
 //!
 //! A task is a block of rows: it brings its rows to digits, multiplies them with panel after panel while they lie in the second-level cache, and
 //! rounds each panel's products into place. So quantisation before a product, and all of an MLP, need no memory between their steps but a
@@ -8,144 +8,21 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 use speckv_predictor::backend::{Mlp, Quantise, Store};
-use speckv_predictor::data::{Digits, Ints, MAX_INPUTS, Rows, Weights};
-use speckv_predictor::error::Error;
+use speckv_predictor::data::{Digits, Ints, Rows};
 use speckv_predictor::fixed::Scale;
 
 use crate::aligned::Aligned;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use crate::kernel::Line8;
-use crate::kernel::{Kernel, Left, Line, Line16};
+use crate::kernel::{Kernel, Left};
 use crate::local::{self, Local};
-use crate::panels::{Panels, Plane, spread};
-use crate::vector::{Columns, NEVER, Special, Steps, Vector};
+use crate::panels::{Plane, spread};
+use crate::vector::{Special, Steps, Vector};
+use crate::weights::{Matrix, PackedLine};
 
 /// Columns of gate and up that are at hand at once.
 const CHUNK: usize = 256;
-/// The input of down, of a block of rows, should stay in the second-level cache.
+/// Blocks of an MLP have at least the rows whose input of down is so large, even if fewer rows' digits fill
+/// [`Kernel::BLOCK_BYTES`]: every block reads all weights.
 const ACT_BYTES: usize = 768 << 10;
-
-/// Scales of columns as numbers, padded to whole panels.
-#[derive(Clone, Debug)]
-pub(crate) struct Scales {
-    m: Vec<i32>,
-    e: Vec<i32>,
-    bias: Option<Vec<i32>>,
-    top: i32,
-}
-
-impl Scales {
-    /// From scales and a bias, padded to a multiple of `to`.
-    pub(crate) fn new(
-        scales: impl ExactSizeIterator<Item = Scale>,
-        bias: Option<&[i32]>,
-        to: usize,
-    ) -> Scales {
-        let size = scales.len().next_multiple_of(to);
-        let (mut m, mut e) = (Vec::with_capacity(size), Vec::with_capacity(size));
-        for s in scales {
-            m.push(s.m as i32);
-            e.push(if s.m == 0 { NEVER } else { s.e as i32 });
-        }
-        m.resize(size, 0);
-        e.resize(size, NEVER);
-        let top = e.iter().copied().max().unwrap_or(NEVER);
-        let bias = bias.map(|b| b.iter().copied().chain(std::iter::repeat(0)).take(size).collect());
-        Scales { m, e, bias, top }
-    }
-
-    /// From column `at` on.
-    pub(crate) fn from(&self, at: usize) -> Columns<'_> {
-        Columns {
-            m: &self.m[at..],
-            e: &self.e[at..],
-            top: self.top,
-            bias: self.bias.as_ref().map(|b| &b[at..]),
-        }
-    }
-}
-
-/// Weights as one path likes them.
-#[derive(Clone, Debug)]
-pub struct Matrix {
-    panels: Packed,
-    scales: Scales,
-    out: usize,
-    inp: usize,
-    digits: Digits,
-}
-
-/// Panels of either kind of line.
-#[derive(Clone, Debug)]
-pub(crate) enum Packed {
-    /// int8 digits.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    Bytes(Panels<Line8>),
-    /// Digits in 16 bits.
-    Pairs(Panels<Line16>),
-}
-
-/// Which of a matrix's packings a line type is in.
-pub(crate) trait PackedLine: Line {
-    /// Wraps panels.
-    fn pack(panels: Panels<Self>) -> Packed;
-    /// The panels, which must have been packed by the same path.
-    fn of(matrix: &Matrix) -> &Panels<Self>;
-}
-
-macro_rules! packed_line {
-    ($line:ty, $variant:ident) => {
-        impl PackedLine for $line {
-            fn pack(panels: Panels<$line>) -> Packed {
-                Packed::$variant(panels)
-            }
-
-            fn of(matrix: &Matrix) -> &Panels<$line> {
-                match &matrix.panels {
-                    Packed::$variant(p) => p,
-                    #[allow(unreachable_patterns)]
-                    _ => panic!("weights were packed for another path"),
-                }
-            }
-        }
-    };
-}
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-packed_line!(Line8, Bytes);
-packed_line!(Line16, Pairs);
-
-/// Packs weights for a kernel.
-pub(crate) fn load<K: Kernel<Line: PackedLine>>(_: K, w: Weights) -> Result<Matrix, Error> {
-    if w.inp > MAX_INPUTS {
-        return Err(Error::Backend(format!("a matrix of {} inputs (at most {MAX_INPUTS})", w.inp)));
-    }
-    if w.values.len() != w.out * w.inp
-        || w.scales.len() != w.out
-        || w.bias.as_ref().is_some_and(|b| b.len() != w.out)
-    {
-        return Err(Error::Backend(format!(
-            "a matrix of {} x {} with {} weights, {} scales and {} biases",
-            w.out,
-            w.inp,
-            w.values.len(),
-            w.scales.len(),
-            w.bias.as_ref().map_or(0, Vec::len)
-        )));
-    }
-    let levels = w.digits.levels();
-    if let Some(v) = w.values.par_iter().find_any(|v| (**v as i32).abs() > levels) {
-        return Err(Error::Backend(format!("a weight of {v} where {levels} is the largest")));
-    }
-    let row = |o: usize| &w.values[o * w.inp..(o + 1) * w.inp];
-    let panels = Panels::of_outputs::<K>(w.out, w.inp, w.digits, row);
-    Ok(Matrix {
-        panels: K::Line::pack(panels),
-        scales: Scales::new(w.scales.iter().copied(), w.bias.as_deref(), K::NR),
-        out: w.out,
-        inp: w.inp,
-        digits: w.digits,
-    })
-}
 
 /// A left operand: rows as digits, or values that become such as the [`Quantise`] says, one scale a row.
 #[derive(Clone, Copy)]
@@ -239,6 +116,7 @@ pub(crate) fn run<K: Kernel<Line: PackedLine> + Vector + Special>(
         "rows of one scale each, as long as the matrix has inputs"
     );
     assert!(rows <= out.rows && store.column + w.out <= out.cols, "the product does not fit its place");
+    assert!(factor.is_none_or(|f| f.len() >= rows), "a factor for each row");
     if rows == 0 || w.out == 0 {
         return;
     }

@@ -142,7 +142,8 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// whole steps.
     fn tile(self, a: &[Self::A], stride: usize, rows: usize, w: &[Self::Line], acc: &mut [i32]);
 
-    /// Comes before a thread's first tile, and [`Kernel::end`] after its last, with nothing but this crate's code between them.
+    /// Comes before a task's first tile, and [`Kernel::end`] after its last; in between the thread waits for no other, and so takes on no
+    /// other task.
     #[inline]
     fn begin(self) {}
 

@@ -18,6 +18,7 @@ mod aligned;
 mod attention;
 mod coder;
 mod coding;
+mod dispatch;
 mod gemm;
 mod kernel;
 mod local;
@@ -27,6 +28,7 @@ mod pool;
 mod rows;
 mod scalar;
 mod vector;
+mod weights;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -42,21 +44,15 @@ use speckv_predictor::data::{self, ChunkDecoders, ChunkEncoders, Ints, Rows, Wei
 use speckv_predictor::fixed::Scale;
 use speckv_predictor::portable::Portable;
 
-#[cfg(target_arch = "aarch64")]
-use aarch64::neon::{Narrow, Wide};
 use coder::observe::Observer;
-pub use gemm::Matrix;
+use dispatch::dispatch;
 use gemm::Source;
 use path::Isa;
 pub use path::{Error, Path, VARIABLE};
 use pool::Pool;
 use rows::Teacher;
-use scalar::Scalar;
 use vector::{Exp2, Steps};
-#[cfg(target_arch = "x86_64")]
-use x86_64::amx::Tiles;
-#[cfg(target_arch = "x86_64")]
-use x86_64::avx512vnni::{Narrow, Wide};
+pub use weights::Matrix;
 
 /// The operations on this machine's CPU. A value is the proof that its path can run here.
 #[derive(Clone, Debug)]
@@ -69,70 +65,6 @@ pub struct CpuBackend {
     exp2: Exp2,
     sine: Steps<4096>,
     logistic: Steps<2048>,
-}
-
-/// Runs `$call` with `$kernel` bound to the path's kernel for int8 products.
-macro_rules! dispatch {
-    ($isa:expr, |$kernel:ident| $call:expr) => {
-        dispatch!($isa, |$kernel, _few, _wide, _coder| $call)
-    };
-    // And `$few` to its kernel for int8 products of few rows, `$wide` to that for 16-bit left operands.
-    ($isa:expr, |$kernel:ident, $few:ident, $wide:ident| $call:expr) => {
-        dispatch!($isa, |$kernel, $few, $wide, _coder| $call)
-    };
-    // And `$coder` to its coder.
-    ($isa:expr, |$kernel:ident, $few:ident, $wide:ident, $coder:ident| $call:expr) => {
-        match $isa {
-            Isa::Scalar => {
-                let ($kernel, $few, $wide, $coder) = (Scalar, Scalar, Scalar, Scalar);
-                $call
-            }
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(proof) => {
-                let ($kernel, $few, $wide, $coder) = (proof, proof, proof, proof);
-                $call
-            }
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni(proof) => {
-                let ($kernel, $few, $wide, $coder) = (Narrow(proof), Narrow(proof), Wide(proof), proof);
-                $call
-            }
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx(proof) => {
-                let vnni = proof.avx512vnni();
-                let ($kernel, $few, $wide, $coder) = (Tiles(proof), Narrow(vnni), Wide(vnni), vnni);
-                $call
-            }
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon(proof) => {
-                let ($kernel, $few, $wide, $coder) = (Narrow(proof), Narrow(proof), Wide(proof), proof);
-                $call
-            }
-        }
-    };
-}
-
-/// Runs `$call` with `$coder` bound to the path's coder.
-macro_rules! coding {
-    ($isa:expr, |$coder:ident| $call:expr) => {
-        match $isa {
-            Isa::Scalar => {
-                let $coder = Scalar;
-                $call
-            }
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2($coder) => $call,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni($coder) => $call,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx(proof) => {
-                let $coder = proof.avx512vnni();
-                $call
-            }
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon($coder) => $call,
-        }
-    };
 }
 
 impl CpuBackend {
@@ -189,7 +121,7 @@ impl Backend for CpuBackend {
     }
 
     fn load(&self, weights: Weights) -> Result<Matrix, speckv_predictor::Error> {
-        dispatch!(self.isa, |kernel| gemm::load(kernel, weights))
+        dispatch!(self.isa, |kernel| weights::load(kernel, weights))
     }
 
     fn upload(&self, x: Ints) -> Ints {
@@ -245,7 +177,7 @@ impl Backend for CpuBackend {
     }
 
     fn quantise(&self, x: &Ints, how: &Quantise) -> Rows {
-        dispatch!(self.isa, |_many, _few, wide| rows::quantise(wide, &self.pool, x, how))
+        dispatch!(self.isa, |_kernel, wide| rows::quantise(wide, &self.pool, x, how))
     }
 
     fn rms(&self, x: &Ints, exponent: i32, eps: Scale) -> Vec<Scale> {
@@ -272,6 +204,7 @@ impl Backend for CpuBackend {
     }
 
     fn feed_forward(&self, x: &mut Ints, mlp: &Mlp<'_, Matrix>, rows: usize) {
+        assert_eq!(rows, x.rows, "an MLP of all rows");
         let done = dispatch!(self.isa, |kernel| gemm::feed_forward(kernel, &self.logistic, x, mlp));
         if done.is_none() {
             backend::feed_forward_in_steps(self, x, mlp, rows);
@@ -302,7 +235,7 @@ impl Backend for CpuBackend {
         how: &Quantise,
     ) -> Rows {
         let (pool, sine) = (&*self.pool, &self.sine);
-        dispatch!(self.isa, |_many, _few, wide| rows::heads(wide, pool, sine, x, columns, norm, rotary, how))
+        dispatch!(self.isa, |_kernel, wide| rows::heads(wide, pool, sine, x, columns, norm, rotary, how))
     }
 
     fn columns(&self, x: &Ints, columns: Range<usize>) -> Ints {
@@ -326,17 +259,16 @@ impl Backend for CpuBackend {
     }
 
     fn attention(&self, query: &Rows, keys: &Rows, values: &Rows, start: usize, how: &Attention) -> Ints {
+        let (pool, exp2) = (&*self.pool, &self.exp2);
         #[cfg(target_arch = "x86_64")]
-        if let Isa::Amx(proof) = self.isa {
-            let (tiles, wide, exp2) = (Tiles(proof), Wide(proof.avx512vnni()), &self.exp2);
-            return if attention::bytes_will_do(values) {
-                attention::run(tiles, tiles, &self.pool, query, keys, values, start, how, exp2)
-            } else {
-                attention::run(tiles, wide, &self.pool, query, keys, values, start, how, exp2)
-            };
+        if let Isa::Amx(proof) = self.isa
+            && attention::bytes_will_do(values)
+        {
+            let tiles = x86_64::amx::Tiles(proof);
+            return attention::run(tiles, tiles, pool, query, keys, values, start, how, exp2);
         }
-        dispatch!(self.isa, |_many, few, wide| attention::run(
-            few, wide, &self.pool, query, keys, values, start, how, &self.exp2
+        dispatch!(self.isa, |kernel, wide| attention::run(
+            kernel, wide, pool, query, keys, values, start, how, exp2
         ))
     }
 
@@ -361,7 +293,9 @@ impl Backend for CpuBackend {
         to: &mut ChunkEncoders,
     ) -> Result<(), speckv_predictor::Error> {
         let tables = self.portable.tables();
-        coding!(self.isa, |coder| coding::encode(coder, tables, pricing, mu, token, codes, to))
+        dispatch!(self.isa, |_kernel, _wide, coder| coding::encode(
+            coder, tables, pricing, mu, token, codes, to
+        ))
     }
 
     fn cost(&self, encoder: &ChunkEncoders) -> Result<u64, speckv_predictor::Error> {
@@ -380,11 +314,11 @@ impl Backend for CpuBackend {
         from: &mut ChunkDecoders<'_>,
     ) -> Result<Vec<u16>, speckv_predictor::Error> {
         let tables = self.portable.tables();
-        coding!(self.isa, |coder| coding::decode(coder, tables, pricing, mu, token, from))
+        dispatch!(self.isa, |_kernel, _wide, coder| coding::decode(coder, tables, pricing, mu, token, from))
     }
 
     fn finish_chunks(&self, encoder: ChunkEncoders) -> Result<Vec<Chunk>, speckv_predictor::Error> {
-        coding!(self.isa, |coder| coding::finish(coder, encoder))
+        dispatch!(self.isa, |_kernel, _wide, coder| coding::finish(coder, encoder))
     }
 
     fn finish_decoders(
@@ -396,12 +330,12 @@ impl Backend for CpuBackend {
     }
 
     fn observe(&self, pricing: &Pricing, mu: &Ints, token: &Ints, codes: &Vec<u16>) -> Observed<Ints> {
-        coding!(self.isa, |coder| self.teacher(coder).observe(pricing, mu, token, codes))
+        dispatch!(self.isa, |_kernel, _wide, coder| self.teacher(coder).observe(pricing, mu, token, codes))
     }
 
     fn learn(&self, seen: &Seen<'_, Self>, keep: Option<Keep<'_, Ints>>) -> (Ints, Option<Rows>) {
         let Some(mut keep) = keep else { return backend::learn_in_steps(self, seen, None) };
-        let learnt = dispatch!(self.isa, |_many, _few, wide, coder| {
+        let learnt = dispatch!(self.isa, |_kernel, wide, coder| {
             self.teacher(coder).learn(wide, &self.sine, seen, &mut keep)
         });
         learnt.unwrap_or_else(|| backend::learn_in_steps(self, seen, Some(keep)))

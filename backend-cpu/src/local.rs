@@ -1,5 +1,5 @@
-//! What a thread works in, call after call: memory that is neither handed back nor cleared in between. Blocks of rows are cut so that it stays
-//! within a few megabytes.
+//! What a thread works in, call after call: memory that is neither cleared in between nor handed back, unless for more. Blocks of rows are cut
+//! so that it stays within a few megabytes at the sizes of real models.
 
 use std::cell::RefCell;
 
@@ -18,11 +18,11 @@ pub(crate) struct Local {
     pub scales: Vec<Scale>,
     /// Sums of products as kernels leave them.
     pub acc: Aligned<i32>,
-    /// Products.
+    /// Products, or a plane's true values.
     pub values: Aligned<i32>,
-    /// What is made of products, row by row.
+    /// What is made of products, row by row, or a plane's innovations.
     pub act: Aligned<i32>,
-    /// Of a row or two.
+    /// Of a row, twice.
     pub spare: Aligned<i32>,
 }
 

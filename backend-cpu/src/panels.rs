@@ -16,12 +16,25 @@ use crate::vector::Vector;
 // The fullest accumulator is that of weight 256, which takes two products of a low and a high digit: `2 * 128 * 127 * 2^16 < 2^31`.
 const _: () = assert!(2 * 128 * 127 * (MAX_INPUTS as u64) < 1 << 31);
 
+/// How a kernel wants lines to lie, and what is in the sums beside them: panels of one layout do not fit another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    lines: usize,
+    step: usize,
+    offset: i32,
+}
+
+impl Layout {
+    const fn of<K: Kernel>() -> Layout {
+        Layout { lines: K::LINES, step: K::STEP, offset: K::OFFSET }
+    }
+}
+
 /// For each panel, for each digit, lines by input.
 #[derive(Clone, Debug)]
 pub(crate) struct Panels<L> {
     lines: Vec<L>,
-    /// Lines of a panel's row: panels of one path do not fit another.
-    width: usize,
+    layout: Layout,
     /// Line rows of a panel and digit.
     groups: usize,
     digits: Digits,
@@ -52,7 +65,7 @@ impl<L: Line> Panels<L> {
             let jobs = lines.par_chunks_mut(per).zip(start.par_chunks_mut(K::NR)).enumerate();
             jobs.for_each(|(i, (lines, start))| fill(i / digits.count(), i % digits.count(), lines, start));
         }
-        Panels { lines, width: K::LINES, groups, digits, start }
+        Panels { lines, layout: Layout::of::<K>(), groups, digits, start }
     }
 
     /// Packs `outputs` outputs, `row(o)` being the `inputs` values of one.
@@ -115,11 +128,12 @@ impl<L: Line> Panels<L> {
 
     /// The lines of some inputs (whole steps) of a panel.
     pub(crate) fn inputs(&self, panel: usize, d: usize, inputs: Range<usize>) -> &[L] {
-        &self.panel(panel, d)[inputs.start * self.width / L::INPUTS..inputs.end * self.width / L::INPUTS]
+        let at = |input: usize| input * self.layout.lines / L::INPUTS;
+        &self.panel(panel, d)[at(inputs.start)..at(inputs.end)]
     }
 
     fn panel(&self, panel: usize, d: usize) -> &[L] {
-        let per = self.groups * self.width;
+        let per = self.groups * self.layout.lines;
         &self.lines[(panel * self.digits.count() + d) * per..][..per]
     }
 
@@ -135,14 +149,14 @@ impl<L: Line> Panels<L> {
         shift: u32,
         acc: &mut [i32],
     ) {
-        assert_eq!(self.width, K::LINES, "weights were packed for another path");
+        assert_eq!(self.layout, Layout::of::<K>(), "weights were packed for another path");
         let rows = rows.next_multiple_of(K::ROWS);
         let (size, orders) = (rows * K::NR, left.len() + self.digits.count() - 1);
         let acc = &mut acc[..orders * size];
         for (d, left) in left.iter().enumerate() {
             for w in 0..self.digits.count() {
                 let acc = &mut acc[(d + w) * size..][..size];
-                let lines = &self.panel(panel, w)[..left.inputs / L::INPUTS * self.width];
+                let lines = &self.panel(panel, w)[..left.inputs / L::INPUTS * K::LINES];
                 let whole = left.inputs == self.padded();
                 let start = &self.start[(panel * self.digits.count() + w) * K::NR..][..K::NR];
                 let first = d == 0 || w + 1 == self.digits.count();
@@ -193,4 +207,67 @@ pub(crate) struct Plane<'a, A> {
 pub(crate) fn spread<A>(inputs: usize) -> usize {
     let line = 64 / size_of::<A>();
     if inputs < 4 * line { inputs } else { inputs.next_multiple_of(line) | line }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_arch = "x86_64")]
+    use super::Layout;
+    use super::{Panels, Plane};
+    use crate::kernel::{Kernel, Line16};
+    use crate::scalar::Scalar;
+    use speckv_predictor::data::Digits;
+
+    /// Lines and panels of the scalar path, in steps and with an offset of its own.
+    #[derive(Clone, Copy)]
+    struct Other<const STEP: usize, const OFFSET: i32>;
+
+    impl<const STEP: usize, const OFFSET: i32> Kernel for Other<STEP, OFFSET> {
+        type A = i16;
+        type Line = Line16;
+        const MR: usize = 2;
+        const LINES: usize = 1;
+        const OFFSET: i32 = OFFSET;
+        const STEP: usize = STEP;
+
+        fn tile(self, _: &[i16], _: usize, _: usize, _: &[Line16], _: &mut [i32]) {
+            unreachable!("it only packs")
+        }
+    }
+
+    /// `[1, 2, 3, 4]` times four outputs of ones by the scalar path, of weights as `K` packs them.
+    fn product<K: Kernel<Line = Line16>>() -> i32 {
+        let panels = Panels::of_outputs::<K>(4, 4, Digits::One, |_| &[1; 4]);
+        let mut acc = [0; 3 * 16];
+        let left = Plane { digits: &[1, 2, 3, 4][..], stride: 4, inputs: 4 };
+        panels.products(Scalar, &[left], 1, 0, 0, &mut acc);
+        acc[0]
+    }
+
+    #[test]
+    fn panels_of_the_same_layout_fit() {
+        assert_eq!(product::<Scalar>(), 10);
+        assert_eq!(product::<Other<2, 0>>(), 10);
+    }
+
+    #[test]
+    #[should_panic(expected = "weights were packed for another path")]
+    fn panels_of_other_steps_do_not_fit() {
+        product::<Other<4, 0>>();
+    }
+
+    #[test]
+    #[should_panic(expected = "weights were packed for another path")]
+    fn panels_of_another_offset_do_not_fit() {
+        product::<Other<2, 128>>();
+    }
+
+    /// Both have panels of 64 outputs and lines of bytes.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn panels_of_amx_and_of_vnni_are_told_apart() {
+        use crate::x86_64::{amx::Tiles, avx512vnni::Narrow};
+        assert_eq!(Tiles::NR, Narrow::NR);
+        assert_ne!(Layout::of::<Tiles>(), Layout::of::<Narrow>());
+    }
 }

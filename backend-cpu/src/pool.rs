@@ -12,6 +12,7 @@ const MOST: usize = 24;
 /// Buffers at rest. What is in them is left from before.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
+    // In the order in which they came.
     ints: Mutex<Vec<Vec<i32>>>,
     words: Mutex<Vec<Vec<i16>>>,
 }
@@ -25,7 +26,7 @@ fn take<T: Copy + Default>(pool: &Mutex<Vec<Vec<T>>>, len: usize) -> Vec<T> {
         // One much too large would be missed elsewhere.
         let fits = pool.iter().enumerate().filter(|(_, b)| (len..=4 * len).contains(&b.capacity()));
         let best = fits.min_by_key(|(_, b)| b.capacity()).map(|(i, _)| i);
-        best.map(|i| pool.swap_remove(i))
+        best.map(|i| pool.remove(i))
     };
     match found {
         Some(mut buffer) => {

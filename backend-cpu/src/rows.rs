@@ -51,6 +51,7 @@ fn each(x: &mut Ints, f: impl Fn(usize, &mut [i32]) + Sync) {
 
 /// Digits and scales that are to be set.
 fn digits(pool: &Pool, rows: usize, cols: usize, how: &Quantise) -> Rows {
+    assert!(cols.is_multiple_of(how.group), "columns of whole groups");
     Rows {
         rows,
         cols,
@@ -60,6 +61,12 @@ fn digits(pool: &Pool, rows: usize, cols: usize, how: &Quantise) -> Rows {
         values: pool.words(rows * cols),
         scales: vec![Scale::ZERO; rows * (cols / how.group)],
     }
+}
+
+/// What is beyond the last whole head would be left as it was in the pool.
+fn check_heads(width: usize, rotary: &Rotary) {
+    let even = rotary.head_dim.is_multiple_of(2);
+    assert!(even && width.is_multiple_of(rotary.head_dim), "columns of whole heads, which are pairs");
 }
 
 /// Queries to digits: heads normalised in place, rotated, quantised, row by row.
@@ -75,6 +82,7 @@ pub(crate) fn heads<V: Special + Vector>(
     how: &Quantise,
 ) -> Rows {
     let (width, groups) = (columns.len(), columns.len() / how.group);
+    check_heads(width, rotary);
     let mut rows = digits(pool, x.rows, width, how);
     if groups == 0 {
         return rows;
@@ -149,6 +157,7 @@ pub(crate) fn rope<V: Vector>(
     rotary: &Rotary,
 ) -> Ints {
     let width = columns.len();
+    check_heads(width, rotary);
     let mut out = pool.matrix(x.rows, width);
     if width > 0 {
         let rows = out.data.par_chunks_exact_mut(width).with_min_len(task_rows(width)).enumerate();
@@ -265,9 +274,12 @@ impl<C: Coder> Teacher<'_, C> {
         let channel = self.channel(pricing);
         let plane = self.plane(pricing, &channel);
         let whole = |how: &Quantise| how.group == cols;
-        if !plane.fits() || cols == 0 || !keep.digits.as_ref().is_none_or(whole) {
+        let one_head = keep.back.is_none_or(|back| back.head_dim == cols);
+        if !plane.fits() || cols == 0 || !one_head || !keep.digits.as_ref().is_none_or(whole) {
             return None;
         }
+        let kept = keep.innovation.rows.min(keep.value.rows);
+        assert!(rows <= kept, "the plane has more rows than its place");
         let mut energy = Ints::zeros(rows, 1);
         let mut digits = keep.digits.as_ref().map(|how| digits(self.pool, rows, cols, how));
         let run = task_rows(cols);
@@ -348,6 +360,7 @@ impl<C: Coder> Teacher<'_, C> {
         energy: &mut [i32],
     ) {
         let (cols, rows) = (mu.cols, first..first + energy.len());
+        assert_eq!(plane.channel.len(), cols, "a scale for each column");
         let scalars = rows.start * cols..rows.end * cols;
         let mut squares = vec![0; energy.len()];
         let (mu, token, codes) = (&mu.data[scalars.clone()], &token.data[rows], &codes[scalars]);

@@ -12,8 +12,8 @@ use core::ops::Range;
 use speckv_codec_core::{Chunk, ElementFormat, Part};
 
 use crate::backend::{
-    Attention, Backend, HeadNorm, Keep, Observed, Place, Pricing, Quantise, Rotary, Seen, Silu, Store, Truth,
-    Unit,
+    Attention, Backend, HeadNorm, Keep, Mlp, Observed, Place, Pricing, Quantise, Rotary, Seen, Silu, Store,
+    Truth, Unit, feed_forward_in_steps,
 };
 use crate::data::{self, ChunkDecoders, ChunkEncoders, Weights};
 use crate::error::Error;
@@ -92,6 +92,10 @@ impl<A: Backend, B: Backend> Both<A, B> {
         (a, b)
     }
 
+    fn equal(&self, a: &A::Ints, b: &B::Ints) -> bool {
+        self.first.download(a) == self.second.download(b)
+    }
+
     fn compare(&self, operation: &'static str, a: &A::Ints, b: &B::Ints) {
         let (x, y) = (self.first.download(a), self.second.download(b));
         self.same(operation, &x.data, &y.data, x.cols);
@@ -162,8 +166,22 @@ impl<A: Backend, B: Backend> Backend for Both<A, B> {
         (self.first.upload(x.clone()), self.second.upload(x))
     }
 
+    fn zeros(&self, rows: usize, cols: usize) -> Self::Ints {
+        (self.first.zeros(rows, cols), self.second.zeros(rows, cols))
+    }
+
     fn room(&self, rows: usize, cols: usize) -> Self::Ints {
         (self.first.room(rows, cols), self.second.room(rows, cols))
+    }
+
+    fn reuse(&self, x: Self::Ints) {
+        self.first.reuse(x.0);
+        self.second.reuse(x.1);
+    }
+
+    fn reuse_rows(&self, rows: Self::Rows) {
+        self.first.reuse_rows(rows.0);
+        self.second.reuse_rows(rows.1);
     }
 
     fn repeat(&self, row: &[i32], rows: usize) -> Self::Ints {
@@ -234,6 +252,39 @@ impl<A: Backend, B: Backend> Backend for Both<A, B> {
         self.first.gemm(&a.0, &w.0, factor.map(|f| &f.0), store, &mut out.0);
         self.second.gemm(&a.1, &w.1, factor.map(|f| &f.1), store, &mut out.1);
         self.compare("gemm", &out.0, &out.1);
+    }
+
+    fn product(
+        &self,
+        x: &Self::Ints,
+        how: &Quantise,
+        w: &Self::Matrix,
+        factor: Option<&Self::Scales>,
+        store: Store,
+        out: &mut Self::Ints,
+    ) {
+        self.first.product(&x.0, how, &w.0, factor.map(|f| &f.0), store, &mut out.0);
+        self.second.product(&x.1, how, &w.1, factor.map(|f| &f.1), store, &mut out.1);
+        if !self.equal(&out.0, &out.1) {
+            // If it is the digits that differ, they are named.
+            self.quantise(x, how);
+        }
+        self.compare("product", &out.0, &out.1);
+    }
+
+    fn feed_forward(&self, x: &mut Self::Ints, mlp: &Mlp<'_, Self::Matrix>, rows: usize) {
+        let Mlp { ffn, normed, gate_up, silu, act, down } = *mlp;
+        let first = Mlp { ffn, normed, gate_up: &gate_up.0, silu, act, down: &down.0 };
+        let second = Mlp { ffn, normed, gate_up: &gate_up.1, silu, act, down: &down.1 };
+        let before = (self.first.download(&x.0), self.second.download(&x.1));
+        self.first.feed_forward(&mut x.0, &first, rows);
+        self.second.feed_forward(&mut x.1, &second, rows);
+        if !self.equal(&x.0, &x.1) {
+            // If a step differs by itself, it is named.
+            let mut before = (self.first.upload(before.0), self.second.upload(before.1));
+            feed_forward_in_steps(self, &mut before, mlp, rows);
+        }
+        self.compare("feed_forward", &x.0, &x.1);
     }
 
     fn head_norm(

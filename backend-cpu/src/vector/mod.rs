@@ -160,11 +160,12 @@ fn bounded_sum(a: i32, b: i32) -> i32 {
 }
 
 /// [`Tables::exp2`] as loops like it, and in 16-bit pieces for paths that keep tables in registers.
+///
+/// In this order: vector loads count on the pieces' alignment.
 #[derive(Clone, Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct Exp2 {
-    /// Low and high halves of an entry, then of its distance to the next one.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only AVX-512 has registers for it"))]
+    /// Low and high halves of an entry, then of its distance to the next one. Only AVX-512 has registers for it.
     pub pieces: [[u16; 256]; 4],
     /// All entries.
     pub entries: [i32; 257],

@@ -8,7 +8,7 @@ use speckv_predictor::portable::attention::{BLOCK, block_exponent};
 
 use crate::vector::{self, Columns, Exp2, NEVER};
 
-/// The low or high word of each lane.
+/// The low word of each lane.
 const EVEN: u32 = 0x5555_5555;
 
 /// See [`vector::weigh`].
@@ -21,6 +21,7 @@ pub(super) fn weigh(
     exp2: &Exp2,
     out: &mut [i16; BLOCK],
 ) -> (i32, i64) {
+    assert!((1..=BLOCK).contains(&products.len()), "products of a block");
     let seen = u64::MAX >> (BLOCK - products.len());
     let mut scores = match scores(products, row, columns) {
         Some(scores) => scores,
@@ -76,16 +77,16 @@ fn load(x: &[i32; BLOCK]) -> [__m512i; 4] {
     std::array::from_fn(|i| unsafe { _mm512_loadu_si512(x[16 * i..][..16].as_ptr().cast()) })
 }
 
-/// [`vector::finish`] of products which stay within its limits, as scores do that are no use to clamp; else none.
+/// [`vector::finish`] of products; none if one is so large that it might have to be clamped, as scores hardly ever are.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn scores(products: &[i32], row: Scale, columns: Columns<'_>) -> Option<[__m512i; 4]> {
     let (row_m, row_e) = (row.m as i32, if row.m == 0 { NEVER } else { row.e as i32 });
     let least = -(row_e + columns.top);
-    if least < 1 || products.len() > BLOCK {
+    if least < 1 {
         return None;
     }
-    // Mantissas multiply to less than 2^30 - 2^15: products up to 2^shift stay below LIMIT.
+    // Mantissas multiply to at most 2^30 - 2^16 + 1: products up to 2^least stay below LIMIT.
     let limit = _mm512_set1_epi32((1u32 << least.min(31)) as i32);
     let (m, e) = (&columns.m[..BLOCK], &columns.e[..BLOCK]);
     let mut scores = [_mm512_setzero_si512(); 4];
@@ -94,7 +95,7 @@ fn scores(products: &[i32], row: Scale, columns: Columns<'_>) -> Option<[__m512i
         let left = products.len().saturating_sub(16 * i).min(16);
         let mask = ((1u32 << left) - 1) as __mmask16;
         let at = (16 * i).min(products.len());
-        // SAFETY: masked lanes are those of `products[at..]`, and 64 integers are in the others.
+        // SAFETY: `mask` has lanes that are in `products[at..]` alone, and 16 integers follow in the other two.
         let (acc, m, e) = unsafe {
             (
                 _mm512_maskz_loadu_epi32(mask, products[at..].as_ptr()),

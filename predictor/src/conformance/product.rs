@@ -151,7 +151,7 @@ pub fn feed_forward<B: Backend>(b: &B) {
     for (rows, hidden, ffn) in
         [(1, 16, 16), (3, 33, 64), (5, 64, 80), (70, 96, 320), (130, 40, 512), (200, 64, 192), (67, 72, 600)]
     {
-        for (a, w) in [(Digits::One, Digits::One), (Digits::Two, Digits::One), (Digits::One, Digits::Two)] {
+        for (a, w) in BOTH.into_iter().flat_map(|a| BOTH.map(|w| (a, w))) {
             seed += 1;
             let rng = &mut Random::new(seed);
             let x = Pattern::Full.ints(rng, rows, hidden);
