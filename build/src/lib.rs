@@ -39,7 +39,7 @@ pub use report::measure;
 pub const RESIDUAL: Digits = Digits::Two;
 
 /// Sequences that the model writes itself, where nothing else is said.
-pub const OWN_TEXTS: usize = 8;
+pub const OWN_TEXTS: usize = 16;
 
 /// What can go wrong.
 #[derive(Debug)]
