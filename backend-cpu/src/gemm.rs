@@ -294,6 +294,10 @@ fn multiply<K: Kernel<Line: PackedLine> + Vector + Special>(
                 inputs: planes.inputs[d],
             };
             let both = [plane(0), plane(1)];
+            // Rows are far apart, so nothing else has their columns ready when the products are.
+            for out in out.iter() {
+                kernel.prefetch(&out[at..out.len().min(at + K::NR)]);
+            }
             K::Line::of(w).products(kernel, &both[..planes.count], out.len(), p, shift, acc);
             for ((acc, out), scale) in acc.chunks_exact(K::NR).zip(out).zip(&scales[first..]) {
                 let end = out.len().min(at + K::NR);

@@ -138,6 +138,10 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// Query rows of attention that share each panel of keys and values; a multiple of `MR`.
     const QUERIES: usize = 12;
 
+    /// Asks for values that will be wanted after the next tiles.
+    #[inline(always)]
+    fn prefetch(self, _: &[i32]) {}
+
     /// `acc[r][o] += sum over i of a[r * stride + i] * w[i][o]` (wrapping) for `rows <= MR` rows and one panel `w` of
     /// whole steps.
     fn tile(self, a: &[Self::A], stride: usize, rows: usize, w: &[Self::Line], acc: &mut [i32]);

@@ -139,6 +139,18 @@ fn last_words<const N: usize>(words: &[u8], at: usize) -> [u8; N] {
 /// [`Kernel::pack`](crate::kernel::Kernel::pack) for a type whose values prove the features.
 macro_rules! packing {
     ($a:ty, $features:literal) => {
+        #[inline(always)]
+        fn prefetch(self, values: &[i32]) {
+            for line in values.chunks(16) {
+                // SAFETY: a hint, which reads nothing as far as the program can tell.
+                unsafe {
+                    core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T1 }>(
+                        line.as_ptr().cast(),
+                    )
+                };
+            }
+        }
+
         #[inline]
         fn pack(self, values: &[i16], digits: speckv_predictor::data::Digits, d: usize, out: &mut [$a]) {
             #[target_feature(enable = $features)]
