@@ -1,7 +1,7 @@
 //! How long predicting, encoding and decoding the cache of a whole model takes on the device at hand, with random weights:
 //! `cargo run --release -p speckv-backend-cuda --features cuda --example prefill -- [draft|chain] [TOKENS] [LAYERS] [RUNS] [CHUNKS] [BITS]`.
 //! Shapes are those of Qwen3-8B (36 layers, 4096 tokens, coded in chunks of CHUNKS tokens, 256,16 unless told otherwise). `benches/prefill.py` times the target's own prefill of the
-//! same shapes. A random network predicts no real cache, so the cache is drawn around what it predicts, such that a scalar costs about BITS (3.5). The
+//! same shapes. A random network predicts no real cache, so the cache is drawn around what it predicts; BITS (3.5) is what a scalar would cost if all means were about 1, what it does cost is printed. The
 //! decoded cache is compared with the one that was encoded.
 
 use std::ops::Range;

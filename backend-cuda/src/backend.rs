@@ -303,6 +303,7 @@ impl Backend for CudaBackend {
             columns.end <= x.cols && rotary.steps.len() == rotary.head_dim / 2,
             "columns of x, a step a pair"
         );
+        assert!(columns.len().is_multiple_of(rotary.head_dim), "whole heads");
         if let Some(out) = self.regressed(x, columns.clone(), Some(rotary)) {
             return out;
         }
@@ -473,7 +474,7 @@ impl Backend for CudaBackend {
     }
 
     fn finish_chunks(&self, encoder: Encoder) -> Result<Vec<Chunk>, Error> {
-        self.finish_resident(encoder)?.download(self)
+        self.finish_resident(encoder)?.download()
     }
 
     fn decoder<'s>(&self, chunks: ChunkDecoders<'s>) -> Decoder<'s> {

@@ -17,7 +17,8 @@ const COPIED: u64 = 64;
 /// Warps of a block that hashes.
 const HASH_WARPS: usize = 4;
 
-/// Payloads of chunks in device memory, at multiples of 16 bytes.
+/// Payloads of chunks in device memory, at multiples of 16 bytes: complete when they are handed out, freed with this. Whoever reads them there on a
+/// stream of their own waits for that before.
 pub struct Payloads {
     buffer: Buffer,
     bytes: usize,
@@ -52,7 +53,7 @@ impl Payloads {
     ///
     /// # Errors
     /// What failed first, or the host's memory does not suffice.
-    pub fn download(&self, b: &CudaBackend) -> Result<Vec<Chunk>, Error> {
+    pub fn download(&self) -> Result<Vec<Chunk>, Error> {
         let mut chunks = Vec::with_capacity(self.each.len());
         for p in &self.each {
             let mut payload = Vec::new();
@@ -62,7 +63,7 @@ impl Payloads {
             chunks.push(Chunk { payload, payload_checksum: p.checksum, values_checksum: p.values_checksum });
         }
         let (mut next, mut start) = (0, 0);
-        b.device.fetch(self.buffer.at, self.bytes, |piece| {
+        self.buffer.device().fetch(self.buffer.at, self.bytes, |piece| {
             let end = start + piece.len() as u64;
             while let Some(p) = self.each.get(next).filter(|p| p.offset < end) {
                 let (from, to) = (p.offset.max(start), (p.offset + p.bytes).min(end));

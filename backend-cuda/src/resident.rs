@@ -3,7 +3,7 @@
 //! Pointers belong to the device's primary context, the one that the runtime API, PyTorch and vLLM use. A call is ordered after the work that the caller's
 //! stream holds when it is made, and that stream waits for what the call has enqueued; other streams and the device are never waited for. The host waits for
 //! the backend's own stream where it must know something: the lengths of a run's chunks, and whether what was decoded is good.
-//! (The backend's stream is an ordinary one: work on the legacy default stream is ordered with it, as with every such stream.)
+//! (The backend's stream is a non-blocking one: nothing is ordered with it but the stream that a call names, 0 being the legacy default one.)
 
 use std::ffi::c_void;
 use std::ops::Range;

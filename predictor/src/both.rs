@@ -501,6 +501,10 @@ impl<A: Backend, B: Backend> Backend for Both<A, B> {
     fn status(&self) -> Result<(), Error> {
         self.results("status", self.first.status(), self.second.status()).map(|_| ())
     }
+
+    fn wait(&self) -> Result<(), Error> {
+        self.results("wait", self.first.wait(), self.second.wait()).map(|_| ())
+    }
 }
 
 #[cfg(all(test, feature = "conformance"))]

@@ -15,20 +15,23 @@ use crate::random::Random;
 pub fn heads<B: Backend>(b: &B) {
     let mut seed = 0;
     for pattern in Pattern::ALL {
-        for (head_dim, heads, left, right) in [
-            (64, 1, 0, 0),
-            (128, 1, 0, 0),
-            (64, 5, 64, 1),
-            (128, 3, 0, 128),
-            (80, 2, 3, 0),
-            (6, 1, 1, 1),
-            (256, 2, 0, 0),
+        // So many rows that a device's warp takes more than one head of a row, and once fewer of them than before.
+        let many = if pattern == Pattern::ALL[0] { 4200 } else { 9 };
+        for (rows, head_dim, heads, left, right) in [
+            (9, 64, 1, 0, 0),
+            (9, 128, 1, 0, 0),
+            (9, 64, 5, 64, 1),
+            (9, 128, 3, 0, 128),
+            (9, 80, 2, 3, 0),
+            (9, 6, 1, 1, 1),
+            (9, 256, 2, 0, 0),
+            (many, 64, 9, 0, 2),
         ] {
             for (normed, digits) in [(true, Digits::One), (false, Digits::Two), (true, Digits::Two)] {
                 seed += 1;
                 let rng = &mut Random::new(seed);
                 let columns = left..left + heads * head_dim;
-                let x = pattern.ints(rng, 9, columns.end + right);
+                let x = pattern.ints(rng, rows, columns.end + right);
                 let weight: Vec<(i16, i16)> = (0..head_dim)
                     .map(|_| {
                         let s = rng.scale(-4, 12);
