@@ -129,6 +129,7 @@ digests() {
 check() {
     local proven=backend-cuda/proven.txt
     [[ -f $proven ]] || die "$proven is missing: no run on a GPU is on record"
+    ! grep 'not clean' "$proven" || die "$proven is of a run that compute-sanitizer found fault with"
     diff <(grep '^sha256 ' "$proven") <(digests) ||
         die "kernels or golden streams (>) are not those that ran on a GPU (<): run ci/gpu.sh pack and run, commit the result as $proven"
     echo "proven on $(sed -n 's/^device, driver: //p' "$proven"), $(sed -n 's/^date: //p' "$proven")"
