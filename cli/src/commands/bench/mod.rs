@@ -36,7 +36,7 @@ pub struct Args {
     /// Folder whose disk to time; needs room for 1 GiB, for some seconds
     #[arg(long, value_name = "DIR")]
     disk: Option<PathBuf>,
-    /// What to measure; figures of a CUDA device are those of what waits for it, copies included
+    /// What to measure; the coder's figures of a CUDA device include copies from and to the host
     #[arg(long, value_enum, default_value_t)]
     backend: Device,
     /// Name of the CPU, where the system tells no good one
